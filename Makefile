@@ -1,0 +1,35 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install:  ## install lab3 with everything a developer needs into the current environment
+	$(PYTHON) -m pip install -q -e '.[dev]'
+
+format:  ## rewrite the code in the project's format
+	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix .
+
+lint:  ## check format and lint rules
+	$(PYTHON) -m ruff format --check . && $(PYTHON) -m ruff check .
+
+types:  ## check types
+	$(PYTHON) -m mypy
+
+test:  ## run the default tests
+	$(PYTHON) -m pytest -q
+
+test-shared:  ## run the tests on CIFAR-10 and the trained VGG-16 beside the checkout (minutes)
+	$(PYTHON) -m pytest -q -m shared
+
+docs:  ## write docs/cli.md from the command line's own help
+	$(PYTHON) docs/build_cli.py
+
+docs-check:  ## fail if docs/cli.md is stale
+	$(PYTHON) docs/build_cli.py --check
+
+check-code: lint types docs-check  ## everything but the tests
+
+check: check-code test  ## everything a commit must pass
+
+.PHONY: help install format lint types test test-shared docs docs-check check-code check

@@ -1,0 +1,96 @@
+"""The networks lab3 can train: those of the two reports, and a small one for scikit-learn's digits."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+Architecture = Literal["vgg16", "simplecnn", "digits_cnn"]
+
+
+def build_model(architecture: Architecture) -> Any:
+    """An untrained Keras model; its weights come from Keras's global seed.
+
+    `vgg16`: the first report's network, 32x32x3 to 10, 42 layers, 21,557,322 parameters. `simplecnn`: the second
+    report's, 32x32x3 to 10 logits, initialised as PyTorch does. `digits_cnn`: 8x8x1 to 10, 32 channels in its last
+    convolution.
+    """
+    return _BUILDERS[architecture]()
+
+
+def _build_vgg16() -> Any:
+    import keras
+    from keras import layers
+
+    def convolution(filters: int, *, penalised: bool = False) -> Any:
+        regularizer = keras.regularizers.L2(0.001) if penalised else None
+        return layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_regularizer=regularizer)
+
+    stack: list[Any] = [keras.Input((32, 32, 3))]
+    for filters, dropout in ((64, 0.05), (128, 0.10)):
+        stack += [convolution(filters), convolution(filters, penalised=True), layers.BatchNormalization()]
+        stack += [layers.MaxPooling2D(2), layers.Dropout(dropout)]
+    # Blocks of three convolutions; the number says whether the first one is penalised too.
+    for filters, first_penalised, dropout in ((256, False, 0.15), (512, True, 0.20), (512, True, 0.25)):
+        for penalised in (first_penalised, False, True):
+            stack += [convolution(filters, penalised=penalised), layers.BatchNormalization()]
+        stack += [layers.MaxPooling2D(2), layers.Dropout(dropout)]
+    stack += [layers.Flatten(), layers.Dropout(0.3), layers.Dense(4096, activation="relu")]
+    stack += [layers.Dropout(0.5), layers.Dense(1024, activation="relu"), layers.Dropout(0.4)]
+    stack += [layers.Dense(512, activation="relu", kernel_regularizer=keras.regularizers.L2(0.001))]
+    stack += [layers.Dense(10, activation="softmax")]
+    return keras.Sequential(stack, name="vgg16")
+
+
+def _build_simplecnn() -> Any:
+    import keras
+    from keras import layers
+
+    def pytorch(fan_in: int) -> dict[str, Any]:
+        # torch.nn.Conv2d and Linear draw weight and bias from U(-b, b), b = 1 / sqrt(fan_in).
+        bound = 1 / math.sqrt(fan_in)
+        return {
+            "kernel_initializer": keras.initializers.RandomUniform(-bound, bound),
+            "bias_initializer": keras.initializers.RandomUniform(-bound, bound),
+        }
+
+    return keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(16, 3, padding="same", activation="relu", **pytorch(3 * 9)),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(32, 3, padding="same", activation="relu", **pytorch(16 * 9)),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(256, activation="relu", **pytorch(32 * 8 * 8)),
+            layers.Dense(10, **pytorch(256)),
+        ],
+        name="simplecnn",
+    )
+
+
+def _build_digits_cnn() -> Any:
+    import keras
+    from keras import layers
+
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(16, 3, padding="same", activation="relu"),
+            layers.BatchNormalization(),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.BatchNormalization(),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            layers.Dropout(0.3),
+            layers.Dense(10, activation="softmax"),
+        ],
+        name="digits_cnn",
+    )
+
+
+_BUILDERS: dict[str, Callable[[], Any]] = {
+    "vgg16": _build_vgg16,
+    "simplecnn": _build_simplecnn,
+    "digits_cnn": _build_digits_cnn,
+}

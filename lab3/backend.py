@@ -1,0 +1,155 @@
+"""Keras's backend: loading it quietly, choosing the device, compiling functions of arrays.
+
+TensorFlow is the default; `KERAS_BACKEND=jax` or `torch` selects another. Nothing else in lab3 asks which one it is.
+"""
+
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+
+from lab3.errors import ConfigError
+
+Device = Literal["auto", "cpu", "gpu"]
+
+
+def load_backend(device: Device = "auto") -> str:
+    """Import Keras and its backend, set up for `device`; returns the device in use, as `cpu` or `gpu`.
+
+    `cpu` hides every GPU, so it must come before anything else imports Keras. Raises `ConfigError` for `gpu` where
+    there is none, and for a backend that cannot be imported.
+    """
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    try:
+        with _quiet_start():
+            keras = importlib.import_module("keras")
+            n_gpus = _N_GPUS[keras.backend.backend()]()
+    except ImportError as error:
+        name = os.environ.get("KERAS_BACKEND", "tensorflow")
+        raise ConfigError(
+            f"the Keras backend {name!r} cannot be imported ({error}); install it or unset KERAS_BACKEND"
+        ) from error
+    if device == "gpu" and n_gpus == 0:
+        raise ConfigError(
+            f"--device gpu: {keras.backend.backend()} sees no GPU on this machine; use --device cpu or auto"
+        )
+    return "gpu" if n_gpus and device != "cpu" else "cpu"
+
+
+def backend_versions() -> dict[str, str]:
+    """Versions of Keras and of its backend's package."""
+    import keras
+
+    name = keras.backend.backend()
+    return {"keras": keras.__version__, "backend": name, name: importlib.import_module(name).__version__}
+
+
+def compile_function(function: Callable[..., Any]) -> Callable[..., list[np.ndarray]]:
+    """`function` of arrays, returning a list of tensors, compiled by the backend; call it with NumPy arrays.
+
+    It is traced once for each combination of input shapes, so give it blocks of one size.
+    """
+    import keras
+
+    compiled = _COMPILERS[keras.backend.backend()](function)
+
+    def call(*arrays: np.ndarray) -> list[np.ndarray]:
+        return [keras.ops.convert_to_numpy(tensor) for tensor in compiled(*arrays)]
+
+    return call
+
+
+def map_blocks(
+    function: Callable[..., list[np.ndarray]], arrays: Sequence[np.ndarray], batch_size: int, *extra: np.ndarray
+) -> Iterator[tuple[slice, list[np.ndarray]]]:
+    """Call `function(*blocks, *extra)` on blocks of `batch_size` along axis 0 of `arrays`; yields (rows, outputs).
+
+    The last block is filled up with copies of its last row, so that every call has the same shapes, and cut afterwards.
+    """
+    n = len(arrays[0])
+    for start in range(0, n, batch_size):
+        rows = slice(start, min(start + batch_size, n))
+        n_missing = batch_size - (rows.stop - rows.start)
+        blocks = [np.asarray(array[rows]) for array in arrays]
+        if n_missing:
+            blocks = [np.concatenate([block, np.repeat(block[-1:], n_missing, axis=0)]) for block in blocks]
+        yield rows, [output[: rows.stop - start] for output in function(*blocks, *extra)]
+
+
+def _compile_tensorflow(function: Callable[..., Any]) -> Callable[..., Any]:
+    import tensorflow
+
+    compiled: Callable[..., Any] = tensorflow.function(function, autograph=False)
+    return lambda *arrays: compiled(*(tensorflow.convert_to_tensor(array) for array in arrays))
+
+
+def _compile_jax(function: Callable[..., Any]) -> Callable[..., Any]:
+    import jax
+
+    compiled: Callable[..., Any] = jax.jit(function)
+    return compiled
+
+
+def _compile_torch(function: Callable[..., Any]) -> Callable[..., Any]:
+    import keras
+    import torch
+
+    def call(*arrays: np.ndarray) -> Any:
+        with torch.no_grad():
+            return function(*(keras.ops.convert_to_tensor(array) for array in arrays))
+
+    return call
+
+
+_COMPILERS = {"tensorflow": _compile_tensorflow, "jax": _compile_jax, "torch": _compile_torch}
+
+
+def _n_gpus_tensorflow() -> int:
+    import tensorflow
+
+    gpus = tensorflow.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        # The whole GPU's memory otherwise goes to the first process.
+        tensorflow.config.experimental.set_memory_growth(gpu, True)
+    return len(gpus)
+
+
+def _n_gpus_jax() -> int:
+    import jax
+
+    return sum(device.platform != "cpu" for device in jax.devices())
+
+
+def _n_gpus_torch() -> int:
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+_N_GPUS = {"tensorflow": _n_gpus_tensorflow, "jax": _n_gpus_jax, "torch": _n_gpus_torch}
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Keep TensorFlow's start-up notes off the terminal; show them after all if the start fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            notes.seek(0)
+            os.write(saved, notes.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,46 @@
+"""The command line. Keras, wandb and matplotlib are imported inside the commands that need them."""
+
+from typing import Any
+
+import click
+
+import lab3
+from lab3.cli.inspect import inspect_command, validate_command
+from lab3.cli.runs import resume_command, run_command, sweep_command, train_command
+from lab3.errors import Lab3Error
+
+
+class _Group(click.Group):
+    """Expected errors become one message and their exit code; bugs keep their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Lab3Error as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted. What was computed is kept; `lab3 resume RUN` goes on from there.", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(lab3.__version__, prog_name="lab3")
+def main() -> None:
+    """How many channels does a layer of your network really need?
+
+    lab3 ranks the channels of a Keras model's last convolution by mean activation, prunes the K least important ones
+    for every K, and measures test accuracy each time: exactly, in minutes, resumable, tracked in Weights & Biases.
+
+    \b
+    Start here:
+      lab3 run experiments/digits.yaml
+      lab3 sweep my.h5 --data cifar10
+
+    Exit codes: 0 done; 2 wrong usage; 65 bad data or model; 75 another process works on the run; 78 bad configuration;
+    130 interrupted; 1 a bug.
+    """
+
+
+for command in (run_command, sweep_command, train_command, resume_command, inspect_command, validate_command):
+    main.add_command(command)

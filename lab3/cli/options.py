@@ -1,0 +1,93 @@
+"""Options that several commands share."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def placing_options(command: Command) -> Command:
+    """`--out` and `--run-id`."""
+    command = click.option(
+        "--run-id",
+        metavar="ID",
+        help="Name of the run's folder and W&B id; the experiment's name and the time by default.",
+    )(command)
+    return click.option(
+        "--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder that holds runs."
+    )(command)
+
+
+def working_options(command: Command) -> Command:
+    """`--mode` and `--device`."""
+    command = click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "gpu"]),
+        default="auto",
+        show_default=True,
+        help="Where to compute; gpu fails at once if there is none.",
+    )(command)
+    return click.option(
+        "--mode",
+        type=click.Choice(["online", "offline", "disabled"]),
+        help="W&B mode. Without it: WANDB_MODE, wandb_config.yaml, then online if a key is configured, else offline.",
+    )(command)
+
+
+def data_options(command: Command) -> Command:
+    """`--data`, `--train-data` and `--set`."""
+    command = click.option(
+        "--set",
+        "overrides",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Override a setting, e.g. train.epochs=3; repeatable.",
+    )(command)
+    command = click.option(
+        "--train-data", metavar="DATA", help="Training images, where --data holds only test images."
+    )(command)
+    return click.option(
+        "--data",
+        metavar="DATA",
+        help="Test images: digits, cifar10, or the path of an .npz, the CIFAR-10 python archive or its folder, "
+        "or images <class>/<name>.jpg|png in a folder or .zip.",
+    )(command)
+
+
+def layer_option(command: Command) -> Command:
+    """`--layer`."""
+    return click.option(
+        "--layer", metavar="NAME|INDEX", help="Layer to prune; by default the last Conv2D on the way to the output."
+    )(command)
+
+
+def parse_layer(layer: str | None) -> str | int | None:
+    """An index where the text is a whole number, else a name."""
+    if layer is None:
+        return None
+    try:
+        return int(layer)
+    except ValueError:
+        return layer
+
+
+def overrides_from(overrides: tuple[str, ...], **settings: str | int | None) -> list[str]:
+    """`--set` lines for options that name a setting (`data__test` for `data.test`), then the user's own.
+
+    Values are quoted, so that a path or a name is never read as another YAML type.
+    """
+    lines = []
+    for name, value in settings.items():
+        if value is not None:
+            text = value if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+            lines.append(f"{name.replace('__', '.')}={text}")
+    return [*lines, *overrides]
+
+
+def tracking_file() -> Path:
+    """`wandb_config.yaml` of the current folder."""
+    return Path(os.curdir) / "wandb_config.yaml"

@@ -1,0 +1,118 @@
+"""Commands that compute: run, sweep, train, resume."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lab3.cli.options import (
+    data_options,
+    layer_option,
+    overrides_from,
+    parse_layer,
+    placing_options,
+    tracking_file,
+    working_options,
+)
+
+
+@click.command("run")
+@click.argument("experiment", type=click.Path(path_type=Path))
+@click.option("--model", metavar="PATH", help="Model file (.h5 or .keras) to load in place of training one.")
+@data_options
+@layer_option
+@placing_options
+@working_options
+def run_command(
+    experiment: Path,
+    model: str | None,
+    data: str | None,
+    train_data: str | None,
+    overrides: tuple[str, ...],
+    layer: str | None,
+    **options: Any,
+) -> None:
+    """Run an experiment file: train or load its model, then sweep every K.
+
+    The last line printed is the run's folder.
+
+    \b
+    Examples:
+      lab3 run experiments/digits.yaml
+      lab3 run experiments/vgg16_cifar10.yaml --model my.h5 --data cifar10-test.zip
+    """
+    settings = overrides_from(
+        overrides, model__path=model, data__test=data, data__train=train_data, prune__layer=parse_layer(layer)
+    )
+    _start(experiment, settings, kind="sweep", **options)
+
+
+@click.command("sweep")
+@click.argument("model")
+@data_options
+@layer_option
+@placing_options
+@working_options
+def sweep_command(
+    model: str, data: str | None, train_data: str | None, overrides: tuple[str, ...], layer: str | None, **options: Any
+) -> None:
+    """Sweep every K of a model file, without an experiment file.
+
+    Pixels are divided by 255; --set data.scale, data.mean and data.std change that to what the model was trained with.
+
+    \b
+    Examples:
+      lab3 sweep my.h5 --data cifar10-test.zip
+      lab3 sweep my.keras --data photos/ --layer conv5 --set sweep.schedule=0:C:8
+    """
+    if data is None:
+        raise click.UsageError("Missing option '--data': which labelled test images to measure accuracy on.")
+    settings = overrides_from(
+        overrides, model__path=model, data__test=data, data__train=train_data, prune__layer=parse_layer(layer)
+    )
+    _start(None, settings, kind="sweep", **options)
+
+
+@click.command("train")
+@click.argument("experiment", type=click.Path(path_type=Path))
+@data_options
+@placing_options
+@working_options
+def train_command(
+    experiment: Path, data: str | None, train_data: str | None, overrides: tuple[str, ...], **options: Any
+) -> None:
+    """Train an experiment's network and save it in a run folder, without a sweep.
+
+    \b
+    Example:
+      lab3 train experiments/simplecnn_cifar10.yaml --set train.epochs=20
+    """
+    _start(experiment, overrides_from(overrides, data__test=data, data__train=train_data), kind="train", **options)
+
+
+@click.command("resume")
+@click.argument("run", type=click.Path(path_type=Path))
+@working_options
+def resume_command(run: Path, device: Any, mode: str | None) -> None:
+    """Finish a run that was stopped, from the last point in its journal.
+
+    \b
+    Example:
+      lab3 resume runs/vgg16_cifar10-20260101-120000-ab12
+    """
+    from lab3.cli.terminal import TerminalProgress, show_run
+    from lab3.pipeline import resume_run
+
+    show_run(resume_run(run, device=device, mode=mode, progress=TerminalProgress()))
+
+
+def _start(experiment: Path | None, settings: list[str], *, kind: Any, **options: Any) -> None:
+    from lab3.config import load_config
+
+    # Before anything slow is imported: a mistake in the file shows at once.
+    config = load_config(experiment, settings, tracking_file())
+
+    from lab3.cli.terminal import TerminalProgress, show_run
+    from lab3.pipeline import start_run
+
+    show_run(start_run(config, kind=kind, progress=TerminalProgress(), **options))

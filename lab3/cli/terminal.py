@@ -1,0 +1,152 @@
+"""What a person sees: progress on stderr, results on stdout."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+from lab3.engine import SweepPoint
+from lab3.model_files import LayerInfo
+from lab3.outputs import read_points
+from lab3.progress import Advance, Progress
+from lab3.rundir import RunDir
+
+_SHOWN_POINTS = 12
+
+
+class TerminalProgress:
+    """Bars with rate and time left on a terminal; ten lines a bar in a log file."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._console.print(escape(text), soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """One line that stands out."""
+        self._console.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
+
+    @contextmanager
+    def bar(self, title: str, total: int, unit: str) -> Iterator[Advance]:
+        """Draw a bar, or print a line at every tenth of the way."""
+        if not self._console.is_terminal:
+            yield self._lines(title, total, unit)
+            return
+        columns = (
+            TextColumn("{task.description:<8}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            _RateColumn(unit),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with RichProgress(*columns, console=self._console) as bars:
+            task = bars.add_task(title, total=total, note="")
+
+            def advance(n_done: int, note: str) -> None:
+                bars.advance(task, n_done)
+                if note:
+                    bars.update(task, note=note)
+
+            yield advance
+
+    def _lines(self, title: str, total: int, unit: str) -> Advance:
+        done, last_note = 0, ""
+
+        def advance(n_done: int, note: str) -> None:
+            nonlocal done, last_note
+            last_note = note or last_note
+            before, done = done, done + n_done
+            if done * 10 // total > before * 10 // total:
+                self.say(f"{title}: {done:,} of {total:,} {unit}{', ' + last_note if last_note else ''}")
+
+        return advance
+
+
+class _RateColumn(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.1f} {self._unit}/s" if speed else f"- {self._unit}/s")
+
+
+def show_run(run: RunDir) -> None:
+    """The run's result as a table, and its folder as the last line, on stdout."""
+    if run.journal_jsonl.exists():
+        _show_points(read_points(run))
+    click.echo(str(run.path))
+
+
+def show_layers(layers: Sequence[LayerInfo]) -> None:
+    """A table of layers, the one that would be pruned marked."""
+    table = _new_table("index", "layer", "class", "output shape", "parameters", "")
+    for layer in layers:
+        shape = "x".join("N" if size is None else str(size) for size in layer.output_shape or ())
+        mark = "<- pruned" if layer.is_pruned else ""
+        style = "bold" if layer.is_pruned else None
+        table.add_row(
+            str(layer.index), layer.name, layer.class_name, shape, f"{layer.n_parameters:,}", mark, style=style
+        )
+    _print_table(table)
+    click.echo(f"{len(layers)} layers, {sum(layer.n_parameters for layer in layers):,} parameters")
+
+
+def _show_points(points: Sequence[SweepPoint]) -> None:
+    table = _new_table("K", "gone", "correct", "accuracy", "change", "loss")
+    for point in _spread(points):
+        change = "" if point is points[0] else f"{point.accuracy - points[0].accuracy:+.4f}"
+        table.add_row(
+            str(point.k),
+            str(point.n_pruned),
+            f"{point.correct:,}",
+            f"{point.accuracy:.4f}",
+            change,
+            f"{point.loss:.4f}",
+        )
+    _print_table(table)
+
+
+def _spread(points: Sequence[SweepPoint]) -> list[SweepPoint]:
+    """At most a screenful, evenly spread, first and last among them."""
+    if len(points) <= 2 * _SHOWN_POINTS:
+        return list(points)
+    last = len(points) - 1
+    return [points[round(number * last / (_SHOWN_POINTS - 1))] for number in range(_SHOWN_POINTS)]
+
+
+def _print_table(table: Table) -> None:
+    # Where nobody's screen ends, nothing needs to be cut.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _new_table(*titles: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    left = ("layer", "class", "output shape", "")
+    for title in titles:
+        table.add_column(title, justify="left" if title in left else "right", no_wrap=True)
+    return table
+
+
+_: type[Progress] = TerminalProgress

@@ -1,0 +1,45 @@
+"""The errors lab3 raises on purpose; everything else is a bug and keeps its traceback.
+
+Lab3Error
+├── ConfigError     exit 78  an experiment file, an option or the place to write is wrong
+│   └── RunStateError    78  a run folder exists, is missing, or does not fit what was asked
+├── DataError       exit 65  images or labels that cannot be used
+├── ModelError      exit 65  a model file that cannot be used
+└── RunLockedError  exit 75  another process works on this run; try again later
+
+A message says what the rule is, what was received, and what to do.
+"""
+
+
+class Lab3Error(Exception):
+    """Base of all expected errors. `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(Lab3Error):
+    """An experiment file, an option or a place to write that cannot be used."""
+
+    exit_code = 78
+
+
+class RunStateError(ConfigError):
+    """A run folder that exists, is missing, or does not fit what was asked."""
+
+
+class DataError(Lab3Error):
+    """Images or labels that cannot be used."""
+
+    exit_code = 65
+
+
+class ModelError(Lab3Error):
+    """A model file that cannot be used."""
+
+    exit_code = 65
+
+
+class RunLockedError(Lab3Error):
+    """Another process holds the run's lock."""
+
+    exit_code = 75

@@ -1,0 +1,171 @@
+"""Pictures of a run. The only module that imports matplotlib."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lab3.engine import SweepPoint
+from lab3.training import Epoch, best_epoch
+
+_BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
+
+
+def plot_accuracy(points: Sequence[SweepPoint], title: str, n_channels: int, axes: Any = None) -> Any:
+    """The accuracy curve over K; where more than K channels are gone, a second curve over the channels actually gone.
+
+    Returns the matplotlib figure. `axes`: draw there instead of on a new figure.
+    """
+    axes = axes if axes is not None else _new_axes(8, 5)
+    ks = [point.k for point in points]
+    accuracies = [point.accuracy for point in points]
+    marker = "." if len(points) <= 64 else ""
+    axes.plot(ks, accuracies, color=_BLUE, linewidth=1.6, marker=marker, label="by K, the number asked for")
+    axes.set_xlabel(f"K, pruned channels of {n_channels}")
+    if any(point.n_pruned != point.k for point in points):
+        gone = [point.n_pruned for point in points]
+        axes.plot(gone, accuracies, color=_ORANGE, linewidth=1.6, marker=".", label="by channels actually gone")
+        axes.set_xlabel(f"pruned channels of {n_channels}")
+        axes.legend(frameon=False)
+    if points[0].n_pruned == 0:
+        axes.axhline(accuracies[0], color=_GREY, linewidth=0.8, linestyle="--", zorder=0)
+        axes.annotate(
+            f"baseline {accuracies[0]:.4f}",
+            (n_channels, accuracies[0]),
+            xytext=(-5, -4),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            color="#555555",
+            fontsize=9,
+        )
+    axes.set_xlim(0, n_channels)
+    axes.set_ylim(0, min(1.04, max(accuracies) * 1.08))
+    axes.set_ylabel("test accuracy")
+    axes.set_title(title)
+    axes.grid(alpha=0.25)
+    return axes.figure
+
+
+def plot_learning_curves(history: Sequence[Epoch], title: str) -> Any:
+    """Loss and accuracy over the epochs, training and validation; returns the matplotlib figure."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _new_figure(9, 4)
+    epochs = [epoch.epoch for epoch in history]
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        axes.plot(epochs, [getattr(epoch, name) for epoch in history], color=_BLUE, marker=".", label="training")
+        if history[0].val_loss is not None:
+            values = [getattr(epoch, f"val_{name}") for epoch in history]
+            axes.plot(epochs, values, color=_ORANGE, marker=".", label="validation")
+        axes.axvline(best_epoch(list(history)).epoch, color=_GREY, linewidth=0.8, linestyle="--", label="weights kept")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+def plot_feature_map(map_hw: np.ndarray, title: str) -> Any:
+    """One channel's mean feature map `(H, W)` in grey with its scale; returns the matplotlib figure."""
+    figure = _new_figure(4.5, 4)
+    axes = figure.subplots()
+    picture = axes.imshow(map_hw, cmap="gray")
+    axes.set_xticks(range(map_hw.shape[1]) if map_hw.shape[1] <= 16 else [])
+    axes.set_yticks(range(map_hw.shape[0]) if map_hw.shape[0] <= 16 else [])
+    axes.set_title(title, fontsize=10)
+    figure.colorbar(picture, ax=axes, label="mean activation")
+    return figure
+
+
+def plot_feature_maps(
+    maps_hwc: np.ndarray, title: str, pruned_channels: Iterable[int] = (), limits: tuple[float, float] | None = None
+) -> Any:
+    """All channels' mean feature maps `(H, W, C)` in a near-square grid, one grey scale; pruned ones are crossed out.
+
+    `limits`: the values drawn black and white, for grids that are to be compared; `grey_limits(maps_hwc)` by default.
+    Returns the matplotlib figure.
+    """
+    low, high = limits or grey_limits(maps_hwc)
+    factor = max(1, 48 // max(maps_hwc.shape[:2]))
+    gap = 3 if factor > 1 else 1
+    height, width, n_columns = factor * maps_hwc.shape[0], factor * maps_hwc.shape[1], grid_columns(maps_hwc.shape[2])
+    tiles = _stitch(maps_hwc.repeat(factor, axis=0).repeat(factor, axis=1), n_columns, gap)
+    figure = _new_figure(10, 8.45 * tiles.shape[0] / tiles.shape[1] + 0.4)
+    axes = figure.subplots()
+    axes.set_facecolor("#274b6d")
+    picture = axes.imshow(tiles, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    axes.autoscale(False)
+    for channel in pruned_channels:
+        x, y = channel % n_columns * (width + gap), channel // n_columns * (height + gap)
+        for ends in ((y, y + height - 1), (y + height - 1, y)):
+            axes.plot([x, x + width - 1], ends, color=_ORANGE, linewidth=0.8)
+    rows = range(math.ceil(maps_hwc.shape[2] / n_columns))
+    axes.set_xticks([])
+    axes.set_yticks(
+        [row * (height + gap) + height / 2 for row in rows], [str(row * n_columns) for row in rows], fontsize=7
+    )
+    axes.tick_params(length=0)
+    axes.set_ylabel("first channel of the row")
+    axes.set_title(title, fontsize=10)
+    figure.colorbar(picture, ax=axes, label="mean activation", fraction=0.035, pad=0.015, aspect=40)
+    return figure
+
+
+def _stitch(maps_hwc: np.ndarray, n_columns: int, gap: int) -> np.ndarray:
+    """The maps side by side, NaN between them."""
+    height, width, n_channels = maps_hwc.shape
+    tiles = np.full((math.ceil(n_channels / n_columns) * (height + gap), n_columns * (width + gap)), np.nan)
+    for channel in range(n_channels):
+        x, y = channel % n_columns * (width + gap), channel // n_columns * (height + gap)
+        tiles[y : y + height, x : x + width] = maps_hwc[..., channel]
+    return tiles[:-gap, :-gap]
+
+
+def grid_columns(n_channels: int) -> int:
+    """Columns of the near-square grid: 23 for 512 channels.
+
+    >>> grid_columns(512), grid_columns(32)
+    (23, 6)
+    """
+    return math.ceil(math.sqrt(n_channels))
+
+
+def grey_limits(maps_hwc: np.ndarray) -> tuple[float, float]:
+    """The values drawn black and white: 0 (or the lowest, if negative) and the 99.5th percentile, so one hot channel
+    does not darken the rest."""
+    low = min(0.0, float(maps_hwc.min()))
+    high = float(np.percentile(maps_hwc, 99.5))
+    return low, high if high > low else low + 1.0
+
+
+def channel_pictures(maps_hwc: np.ndarray, side: int = 64) -> list[np.ndarray]:
+    """Each channel's mean feature map as uint8 pixels on one grey scale, enlarged without smoothing to about `side`."""
+    low, high = grey_limits(maps_hwc)
+    grey_hwc = np.round(255 * np.clip((maps_hwc - low) / (high - low), 0, 1)).astype(np.uint8)
+    factor = max(1, side // max(maps_hwc.shape[:2]))
+    enlarged_hwc = grey_hwc.repeat(factor, axis=0).repeat(factor, axis=1)
+    return [enlarged_hwc[..., channel] for channel in range(maps_hwc.shape[2])]
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write `figure` as PNG in one step."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    # Without a fixed Software entry the bytes differ from version to version.
+    figure.savefig(temporary, format="png", dpi=120, metadata={"Software": "lab3"})
+    temporary.replace(path)
+
+
+def _new_figure(width: float, height: float) -> Any:
+    # Figure alone, without pyplot: no window, no global list of open figures.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _new_axes(width: float, height: float) -> Any:
+    return _new_figure(width, height).subplots()

@@ -1,0 +1,122 @@
+"""The record of a sweep: append-only JSON lines, one point each, durable before `append` returns.
+
+The first line is a header. Every line ends with the CRC-32 of what stands before it, so a torn last line (a crash, a
+full disk) is recognised and cut when the journal is opened again; a damaged line before the last one is an error.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lab3.errors import RunStateError
+
+Row = dict[str, Any]
+
+
+class Journal:
+    """An open journal. Get one from `open_journal`."""
+
+    def __init__(self, path: Path, descriptor: int, rows: list[Row]) -> None:
+        self.path = path
+        self.header: Row = rows[0]
+        self.rows: list[Row] = rows[1:]
+        self._descriptor = descriptor
+
+    def append(self, row: Row) -> None:
+        """Write one row and return once it is on the disk; raises `OSError`, with nothing of it left, if it is not."""
+        _append_line(self._descriptor, row)
+        self.rows.append(row)
+
+
+@contextmanager
+def open_journal(path: Path, header: Mapping[str, Any]) -> Iterator[Journal]:
+    """The journal at `path`, made with `header` where there is none; hold the run's lock meanwhile.
+
+    Raises `RunStateError` if the header differs or a line before the last is damaged.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    try:
+        rows, valid_bytes = _parse(path.read_bytes(), path)
+        os.ftruncate(descriptor, valid_bytes)
+        if not rows:
+            _append_line(descriptor, dict(header))
+            fsync_folder(path.parent)
+            rows = [dict(header)]
+        _check_header(rows[0], header, path)
+        yield Journal(path, descriptor, rows)
+    finally:
+        os.close(descriptor)
+
+
+def read_journal(path: Path) -> list[Row]:
+    """The points in the journal at `path` in the order they were written, header and torn last line left out."""
+    rows, _ = _parse(path.read_bytes(), path)
+    return rows[1:]
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make new names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def encode_row(row: Mapping[str, Any]) -> bytes:
+    """One line of a journal: the row as JSON with its checksum as the last member."""
+    body = json.dumps(row, separators=(",", ":"), allow_nan=False)
+    return f'{body[:-1]},"crc32":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
+
+
+def decode_row(line: bytes) -> Row | None:
+    """The row in one line, None if the line is not whole."""
+    head, mark, tail = line.rpartition(b',"crc32":"')
+    body = head + b"}"
+    if not mark or tail != f'{zlib.crc32(body):08x}"}}\n'.encode():
+        return None
+    row = json.loads(body)
+    return row if isinstance(row, dict) else None
+
+
+def _append_line(descriptor: int, row: Mapping[str, Any]) -> None:
+    line = encode_row(row)
+    start = os.fstat(descriptor).st_size
+    # A full disk can write a part of the line and report no error.
+    n_written = os.write(descriptor, line)
+    if n_written != len(line):
+        os.ftruncate(descriptor, start)
+        raise OSError(f"only {n_written} of {len(line)} bytes of a journal line could be written: is the disk full?")
+    os.fsync(descriptor)
+
+
+def _parse(content: bytes, path: Path) -> tuple[list[Row], int]:
+    rows: list[Row] = []
+    valid_bytes = 0
+    lines = content.splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        row = decode_row(line)
+        if row is None:
+            if number < len(lines):
+                raise RunStateError(
+                    f"{path} line {number} of {len(lines)} is damaged (its checksum does not fit); "
+                    f"delete from that line on and resume, and those points are computed again"
+                )
+            break
+        rows.append(row)
+        valid_bytes += len(line)
+    return rows, valid_bytes
+
+
+def _check_header(found: Row, expected: Mapping[str, Any], path: Path) -> None:
+    differences = [
+        f"{key} was {found.get(key)!r}, now {expected.get(key)!r}"
+        for key in {**expected, **found}
+        if found.get(key) != expected.get(key)
+    ]
+    if differences:
+        raise RunStateError(f"{path} was begun with other settings: {'; '.join(differences)}; start a new run instead")

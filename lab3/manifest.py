@@ -1,0 +1,66 @@
+"""What a run was made with: versions, machine, commit, hashes."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lab3
+from lab3.backend import backend_versions
+from lab3.data import Dataset
+
+_PACKAGES = ("numpy", "wandb", "matplotlib", "pillow", "scikit-learn", "h5py", "pydantic")
+
+
+def make_manifest(
+    *,
+    kind: str,
+    seed: int,
+    device: str,
+    model: Path | None,
+    model_sha256: str | None,
+    test: Dataset,
+    train: Dataset | None,
+) -> dict[str, Any]:
+    """The manifest of a run that starts now. `model` is None where it is trained first."""
+    return {
+        "kind": kind,
+        "lab3": lab3.__version__,
+        "created_at": now(),
+        "seed": seed,
+        "model": {"path": str(model) if model else None, "sha256": model_sha256},
+        "data": {"test": _describe(test), "train": _describe(train) if train is not None else None},
+        "device": device,
+        "versions": {
+            "python": platform.python_version(),
+            **backend_versions(),
+            **{name: version(name) for name in _PACKAGES},
+        },
+        "machine": {"system": platform.system(), "processor": platform.machine(), "n_cpus": os.cpu_count()},
+        "git_commit": _git_commit(),
+    }
+
+
+def now() -> str:
+    """UTC time to the second, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _describe(dataset: Dataset) -> dict[str, Any]:
+    return {"source": dataset.source, "sha256": dataset.sha256, "n_images": len(dataset)}
+
+
+def _git_commit() -> str | None:
+    """The commit of the folder lab3 was called in, with `+changes` where files differ from it; None outside git."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return f"{commit}+changes" if _git("status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*args: str) -> str:
+    return subprocess.run(["git", *args], capture_output=True, text=True, check=True).stdout.strip()

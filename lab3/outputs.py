@@ -1,0 +1,149 @@
+"""The files a run leaves: tables, summary and figures, each written in one step from what the journal holds."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lab3.engine import SweepPoint
+from lab3.errors import RunStateError
+from lab3.figures import (
+    grey_limits,
+    plot_accuracy,
+    plot_feature_map,
+    plot_feature_maps,
+    plot_learning_curves,
+    save_figure,
+)
+from lab3.journal import Row, read_journal
+from lab3.rank import ChannelStats, PruneStep
+from lab3.rundir import RunDir, write_atomically
+from lab3.training import Epoch
+
+
+def row_of_point(point: SweepPoint) -> Row:
+    """The journal's row of a point."""
+    return {
+        "k": point.k,
+        "pruned_channels": list(point.pruned_channels),
+        "correct": point.correct,
+        "total": point.total,
+        "loss": point.loss,
+    }
+
+
+def points_of_rows(rows: Iterable[Row]) -> list[SweepPoint]:
+    """The points in a journal's rows, in ascending K."""
+    points = [SweepPoint(**{**row, "pruned_channels": tuple(row["pruned_channels"])}) for row in rows]
+    return sorted(points, key=lambda point: point.k)
+
+
+def read_points(run: RunDir) -> list[SweepPoint]:
+    """The points a run has so far, in ascending K."""
+    return points_of_rows(read_journal(run.journal_jsonl))
+
+
+def write_capture(run: RunDir, mean_map_hwc: np.ndarray) -> None:
+    """Keep the mean feature maps, so that a resumed run ranks by exactly the same numbers."""
+    content = io.BytesIO()
+    np.savez(content, mean_map_hwc=mean_map_hwc)
+    write_atomically(run.capture_npz, content.getvalue())
+
+
+def read_capture(run: RunDir) -> np.ndarray:
+    """The mean feature maps of `write_capture`, float64 `(H, W, C)`."""
+    try:
+        with np.load(run.capture_npz, allow_pickle=False) as arrays:
+            return np.asarray(arrays["mean_map_hwc"])
+    except Exception as error:
+        # NumPy lets everything from zipfile, zlib and its own parser through.
+        raise RunStateError(f"{run.capture_npz} cannot be read ({error}); start a new run instead") from error
+
+
+def write_channels(run: RunDir, channels: Sequence[ChannelStats]) -> None:
+    """`channels.csv`, the least important first; `pruned_at_k` is empty for a channel that never goes."""
+    run.write_csv(run.channels_csv, [field.name for field in fields(ChannelStats)], [astuple(row) for row in channels])
+
+
+def write_results(run: RunDir, points: Sequence[SweepPoint]) -> None:
+    """`results.csv`, ascending K; accuracy and loss to 6 decimals."""
+    rows = [(p.k, p.n_pruned, p.correct, p.total, f"{p.accuracy:.6f}", f"{p.loss:.6f}") for p in points]
+    run.write_csv(run.results_csv, ["k", "n_pruned", "correct", "total", "accuracy", "loss"], rows)
+
+
+def write_epochs(run: RunDir, history: Sequence[Epoch]) -> None:
+    """`epochs.csv`, one row an epoch of training."""
+    run.write_csv(run.epochs_csv, [field.name for field in fields(Epoch)], [astuple(epoch) for epoch in history])
+
+
+def read_epochs(run: RunDir) -> list[Epoch]:
+    """The epochs of `write_epochs`; none if the run did not train."""
+    if not run.epochs_csv.exists():
+        return []
+    with run.epochs_csv.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        Epoch(int(row.pop("epoch")), **{name: float(value) if value else None for name, value in row.items()})  # type: ignore[arg-type]
+        for row in rows
+    ]
+
+
+def draw_training(run: RunDir, history: Sequence[Epoch]) -> Path:
+    """`figures/learning_curves.png`."""
+    return _save(run, "learning_curves", plot_learning_curves(history, f"{run.run_id}: training"))
+
+
+def draw_feature_maps(
+    run: RunDir, layer_name: str, mean_map_hwc: np.ndarray, pruned_output_c: np.ndarray, steps: Sequence[PruneStep]
+) -> dict[str, Path]:
+    """`feature_map_0`, `feature_maps`, and `feature_maps_k<K>` for each of `steps`, pruned channels crossed out."""
+    n_channels = mean_map_hwc.shape[2]
+    title = f"mean feature maps of {layer_name}, {n_channels} channels"
+    limits = grey_limits(mean_map_hwc)
+    first = plot_feature_map(mean_map_hwc[..., 0], f"mean feature map of {layer_name}, channel 0")
+    paths = {
+        "feature_map_0": _save(run, "feature_map_0", first),
+        "feature_maps": _save(run, "feature_maps", plot_feature_maps(mean_map_hwc, title, limits=limits)),
+    }
+    for step in steps:
+        pruned_hwc = mean_map_hwc.copy()
+        gone = list(step.pruned_channels)
+        pruned_hwc[..., gone] = pruned_output_c[gone]
+        figure = plot_feature_maps(pruned_hwc, f"{title}, K={step.k}: {len(gone)} gone", gone, limits)
+        paths[f"feature_maps_k{step.k}"] = _save(run, f"feature_maps_k{step.k}", figure)
+    return paths
+
+
+def draw_accuracy(run: RunDir, points: Sequence[SweepPoint], layer_name: str, n_channels: int) -> Path:
+    """`figures/accuracy_curve.png`."""
+    title = f"Accuracy as channels of {layer_name} are pruned, {points[0].total:,} images"
+    return _save(run, "accuracy_curve", plot_accuracy(points, title, n_channels))
+
+
+def summarise(points: Sequence[SweepPoint], layer: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `summary.json`: what was pruned and how, the baseline, the best and the last point."""
+    best = max(points, key=lambda point: (point.correct, point.k))
+    baseline = points[0] if points[0].k == 0 else None
+    return {
+        **layer,
+        **settings,
+        "n_points": len(points),
+        "n_images": points[0].total,
+        "baseline": _describe(baseline) if baseline else None,
+        "best": _describe(best),
+        "last": _describe(points[-1]),
+    }
+
+
+def _describe(point: SweepPoint) -> dict[str, Any]:
+    return {"k": point.k, "n_pruned": point.n_pruned, "correct": point.correct, "accuracy": point.accuracy}
+
+
+def _save(run: RunDir, name: str, figure: Any) -> Path:
+    path = run.figures / f"{name}.png"
+    save_figure(figure, path)
+    return path

@@ -1,0 +1,143 @@
+"""A run's folder `runs/ID/`: where everything is, and how it is written without ever being half-written."""
+
+import csv
+import fcntl
+import io
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lab3.config import Config, dump_config, load_config
+from lab3.errors import ConfigError, RunLockedError, RunStateError
+from lab3.journal import fsync_folder
+
+
+class RunDir:
+    """Paths inside one run's folder, and its small files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run_id = path.name
+        self.config_yaml = path / "config.yaml"
+        self.manifest_json = path / "manifest.json"
+        self.journal_jsonl = path / "journal.jsonl"
+        self.capture_npz = path / "capture.npz"
+        self.epochs_csv = path / "epochs.csv"
+        self.results_csv = path / "results.csv"
+        self.channels_csv = path / "channels.csv"
+        self.summary_json = path / "summary.json"
+        self.figures = path / "figures"
+
+    @property
+    def is_finished(self) -> bool:
+        """The summary is written last."""
+        return self.summary_json.exists()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes off the run; the lock goes with the process. Raises `RunLockedError` if one has it."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise RunLockedError(
+                f"run {self.path} is in use by another process; wait for it to end, then resume"
+            ) from None
+        finally:
+            os.close(descriptor)
+
+    def read_config(self) -> Config:
+        """The resolved configuration the run was started with."""
+        return load_config(self.config_yaml)
+
+    def read_manifest(self) -> dict[str, Any]:
+        """What the run was made with. Raises `RunStateError` if the file is damaged."""
+        try:
+            manifest = json.loads(self.manifest_json.read_text())
+            return dict(manifest)
+        except (OSError, ValueError, TypeError) as error:
+            raise RunStateError(f"{self.manifest_json} cannot be read ({error}); start a new run instead") from error
+
+    def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
+        """Write `values` to a JSON file in one step."""
+        write_atomically(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+    def write_csv(self, path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Write a CSV file in one step; the same rows give the same bytes."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        write_atomically(path, text.getvalue().encode())
+
+
+def new_run_id(name: str) -> str:
+    """A run id that sorts by time: name, UTC time, four random hex digits."""
+    return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def check_new_run(out: Path, run_id: str) -> None:
+    """Raise `ConfigError` or `RunStateError` if a run of this id cannot be made in `out`; leaves no trace."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", run_id):
+        raise ConfigError(
+            f"a run id must be 1 to 128 letters, digits, '_', '.' or '-', a letter or digit first, got {run_id!r}"
+        )
+    if (out / run_id).exists():
+        raise RunStateError(
+            f"run {out / run_id} exists already; continue it with `lab3 resume {out / run_id}`, "
+            "or choose another --run-id"
+        )
+    existing = out.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise ConfigError(f"the output folder must be a folder, but {existing} is a file; choose another --out")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"the output folder {out} cannot be written ({existing} is read-only); choose another --out")
+
+
+def create_run(out: Path, run_id: str, config: Config, manifest: Mapping[str, Any]) -> RunDir:
+    """A new run folder in `out` with its configuration and manifest. Raises as `check_new_run` does."""
+    check_new_run(out, run_id)
+    run = RunDir(out / run_id)
+    try:
+        run.path.mkdir(parents=True)
+        run.figures.mkdir()
+        write_atomically(run.config_yaml, dump_config(config).encode())
+        run.write_json(run.manifest_json, manifest)
+    except OSError as error:
+        raise ConfigError(f"the run folder {run.path} cannot be written ({error}); choose another --out") from error
+    return run
+
+
+def open_run(path: Path) -> RunDir:
+    """The existing run at `path`. Raises `RunStateError` if there is none."""
+    run = RunDir(path)
+    if not path.is_dir():
+        raise RunStateError(f"{path}: no such run folder; `lab3 run` prints the folder it made as its last line")
+    missing = [file.name for file in (run.config_yaml, run.manifest_json) if not file.exists()]
+    if missing:
+        raise RunStateError(f"{path} is not a run folder: {' and '.join(missing)} missing")
+    return run
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that readers and crashes see the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)

@@ -1,0 +1,55 @@
+"""Live views of a run. The run folder is the record: a tracker is told what is already written there."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from lab3.errors import ConfigError
+from lab3.tracking.tracker import ChannelTable, NullTracker, Tracker
+
+Mode = Literal["online", "offline", "disabled"]
+
+__all__ = ["ChannelTable", "Mode", "NullTracker", "Tracker", "choose_mode", "open_tracker"]
+
+_MODES: dict[str, Mode] = {
+    "online": "online",
+    "run": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+
+
+def choose_mode(flag: str | None, configured: str) -> tuple[Mode, str]:
+    """Where to track, and why, in words.
+
+    In order: the command line's flag, `WANDB_MODE`, the configuration; `auto` is online where a key is configured.
+    Raises `ConfigError` if `WANDB_MODE` is none of W&B's.
+    """
+    environment = os.environ.get("WANDB_MODE")
+    for choice, origin in ((flag, "--mode"), (environment, "WANDB_MODE"), (configured, "the configuration")):
+        if not choice or choice == "auto":
+            continue
+        if choice not in _MODES:
+            raise ConfigError(f"{origin} must be online, offline or disabled, got {choice!r}")
+        return _MODES[choice], f"chosen by {origin}"
+    from lab3.tracking.wandb_tracker import has_key
+
+    if has_key():
+        return "online", "a key is configured"
+    return "offline", "no W&B key is configured"
+
+
+def open_tracker(
+    mode: Mode, folder: Path, run_id: str, *, warn: Callable[[str], None], is_resumed: bool, **settings: Any
+) -> Tracker:
+    """A tracker that writes W&B's files below `folder`. Trouble with W&B is told to `warn` once and never raised.
+
+    `settings`: those of `WandbTracker`.
+    """
+    if mode == "disabled":
+        return NullTracker()
+    from lab3.tracking.wandb_tracker import WandbTracker
+
+    return WandbTracker(mode, folder, run_id, warn=warn, is_resumed=is_resumed, **settings)

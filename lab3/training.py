@@ -1,0 +1,119 @@
+"""Train a network: augmentation, a held-out validation split, the best epoch kept."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lab3.data import split_validation
+from lab3.split import ends_in_softmax
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of training images; `rotation` is a fraction of a full turn, the others of the image's size."""
+
+    horizontal_flip: bool = False
+    rotation: float = 0.0
+    translation: float = 0.0
+    zoom: float = 0.0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Metrics of one epoch, counted from 1; the validation ones are None without a validation split."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+
+
+def train_model(
+    model: Any,
+    images_nhwc: np.ndarray,
+    labels_n: np.ndarray,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    validation_fraction: float,
+    patience: int | None,
+    augmentation: Augmentation,
+    seed: int,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_batch: Callable[[int], None] = lambda n_batches: None,
+) -> list[Epoch]:
+    """Train `model` in place with Adam and cross-entropy; returns the epochs' metrics.
+
+    `images_nhwc`: float32, preprocessed. With a validation split, the weights of the epoch with the best validation
+    accuracy are kept, and training stops after `patience` epochs without a better one; without it, the last epoch's are
+    kept.
+    """
+    import keras
+
+    train_rows, validation_rows = split_validation(labels_n, validation_fraction, seed)
+    augmented = _add_augmentation(model, augmentation, seed)
+    augmented.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model)),
+        metrics=["accuracy"],
+    )
+    history: list[Epoch] = []
+
+    def end_epoch(epoch: int, logs: dict[str, float]) -> None:
+        history.append(Epoch(epoch + 1, logs["loss"], logs["accuracy"], logs.get("val_loss"), logs.get("val_accuracy")))
+        on_epoch(history[-1])
+
+    callbacks: list[Any] = [
+        keras.callbacks.LambdaCallback(on_epoch_end=end_epoch, on_train_batch_end=lambda batch, logs: on_batch(1))
+    ]
+    if len(validation_rows):
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                "val_accuracy", mode="max", patience=patience or epochs, restore_best_weights=True
+            )
+        )
+    validation = (images_nhwc[validation_rows], labels_n[validation_rows]) if len(validation_rows) else None
+    augmented.fit(
+        images_nhwc[train_rows],
+        labels_n[train_rows],
+        batch_size=batch_size,
+        epochs=epochs,
+        validation_data=validation,
+        callbacks=callbacks,
+        verbose=0,
+    )
+    return history
+
+
+def best_epoch(history: list[Epoch]) -> Epoch:
+    """The epoch whose weights are kept: the first with the best validation accuracy, else the last."""
+    if history[-1].val_accuracy is None:
+        return history[-1]
+    return max(history, key=lambda epoch: epoch.val_accuracy or 0.0)
+
+
+def count_batches(n_images: int, validation_fraction: float, batch_size: int) -> int:
+    """Batches an epoch, for progress bars; the split of each class may round it by one."""
+    return -(-round(n_images * (1 - validation_fraction)) // batch_size)
+
+
+def _add_augmentation(model: Any, augmentation: Augmentation, seed: int) -> Any:
+    import keras
+    from keras import layers
+
+    random_layers = []
+    if augmentation.horizontal_flip:
+        random_layers.append(layers.RandomFlip("horizontal", seed=seed))
+    if augmentation.rotation:
+        random_layers.append(layers.RandomRotation(augmentation.rotation, seed=seed + 1))
+    if augmentation.translation:
+        shift = augmentation.translation
+        random_layers.append(layers.RandomTranslation(shift, shift, seed=seed + 2))
+    if augmentation.zoom:
+        random_layers.append(layers.RandomZoom(augmentation.zoom, seed=seed + 3))
+    # A model around the model: the random layers act in training only and are never saved.
+    return keras.Sequential([keras.Input(model.input_shape[1:]), *random_layers, model])

@@ -1,0 +1,103 @@
+"""The slow, literal loop of both reports: set weights, run the whole model, look. Fast paths are held against it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lab3.graph import list_layers
+
+
+@dataclass(frozen=True)
+class ReferencePoint:
+    k: int
+    pruned_channels: tuple[int, ...]
+    predictions_n: np.ndarray
+    correct: int
+    loss: float
+
+
+def literal_sweep(
+    model: Any,
+    images_nhwc: np.ndarray,
+    labels_n: np.ndarray,
+    layer_name: str,
+    schedule: Sequence[int],
+    *,
+    measured: str = "output",
+    bias: str = "zero",
+    average_batch_size: int | None = None,
+    ranking: str = "iterative",
+) -> list[ReferencePoint]:
+    """At each K: rank all channels on the network as pruned so far, zero the lowest K, run. Weights are restored."""
+    layer = next(layer for layer in list_layers(model) if layer.name == layer_name)
+    original = layer.get_weights()
+    order = _rank(model, layer, images_nhwc, measured, average_batch_size)
+    gone: set[int] = set()
+    points = []
+    try:
+        for k in schedule:
+            if ranking == "iterative":
+                order = _rank(model, layer, images_nhwc, measured, average_batch_size)
+            gone |= set(order[:k].tolist())
+            weights = [weight.copy() for weight in original]
+            weights[0][..., sorted(gone)] = 0
+            if bias == "zero" and len(weights) > 1:
+                weights[1][sorted(gone)] = 0
+            layer.set_weights(weights)
+            scores_nl = _run(model, images_nhwc)
+            predictions_n = scores_nl.argmax(axis=1)
+            loss = _loss(scores_nl, labels_n)
+            points.append(
+                ReferencePoint(k, tuple(sorted(gone)), predictions_n, int((predictions_n == labels_n).sum()), loss)
+            )
+    finally:
+        layer.set_weights(original)
+    return points
+
+
+def _rank(model: Any, layer: Any, images_nhwc: np.ndarray, measured: str, average_batch_size: int | None) -> np.ndarray:
+    import keras
+
+    activation, call = layer.activation, layer.call
+    recorded: list[np.ndarray] = []
+
+    def record(*args: Any, **kwargs: Any) -> Any:
+        output = call(*args, **kwargs)
+        recorded.append(keras.ops.convert_to_numpy(output))
+        return output
+
+    layer.call = record
+    if measured == "before_activation":
+        layer.activation = keras.activations.linear
+    try:
+        _run(model, images_nhwc)
+    finally:
+        layer.activation, layer.call = activation, call
+    output = np.concatenate(recorded)
+    size = average_batch_size or len(output)
+    batch_means = [
+        output[start : start + size].mean(axis=tuple(range(output.ndim - 1)), dtype=np.float64)
+        for start in range(0, len(output), size)
+    ]
+    return np.argsort(np.mean(batch_means, axis=0), kind="stable")
+
+
+def _run(model: Any, images_nhwc: np.ndarray) -> np.ndarray:
+    import keras
+
+    outputs = [
+        keras.ops.convert_to_numpy(model(images_nhwc[start : start + 250], training=False))
+        for start in range(0, len(images_nhwc), 250)
+    ]
+    return np.concatenate(outputs)
+
+
+def _loss(scores_nl: np.ndarray, labels_n: np.ndarray) -> float:
+    scores_nl = scores_nl.astype(np.float64)
+    if np.allclose(scores_nl.sum(axis=1), 1, atol=1e-4) and (scores_nl >= 0).all():
+        log_nl = np.log(scores_nl)
+    else:
+        log_nl = scores_nl - np.logaddexp.reduce(scores_nl, axis=1, keepdims=True)
+    return float(-log_nl[np.arange(len(labels_n)), labels_n].mean())

@@ -1,0 +1,372 @@
+"""The command line: whole runs on the digits, every kind of bad input, kill -9 and resume."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import keras
+import numpy as np
+import pytest
+import yaml
+from click.testing import Result
+from PIL import Image
+
+from lab3.journal import read_journal
+from lab3.model_files import save_model
+from tests.conftest import shared_file
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+QUICK = ("--set", "train.epochs=2", "--set", "sweep.feature_maps_k=[2]")
+
+
+@pytest.fixture
+def toy_files(tmp_path: Path, toy_model: Any, toy_images: Any) -> tuple[Path, Path]:
+    """`toy_model` as .h5 and its images as .npz."""
+    images_nhwc, labels_n = toy_images
+    save_model(toy_model, tmp_path / "toy.h5")
+    np.savez(tmp_path / "toy.npz", x_test=images_nhwc, y_test=labels_n)
+    return tmp_path / "toy.h5", tmp_path / "toy.npz"
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_sweep_of_a_model_file_writes_the_run_known_on_paper(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    model, data = toy_files
+    result = invoke("sweep", model, "--data", data, "--set", "data.scale=1.0", "--run-id", "r1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "runs/r1"
+    # The loss is the mean of ln(1 + exp(-margin)) for margins 4, 2, 3 and 7.
+    assert result.stdout.splitlines()[1].split() == [
+        "0",
+        "0",
+        "4",
+        "1.0000",
+        "0.0486",
+    ]
+    run = tmp_path / "runs" / "r1"
+    assert [
+        (r["k"], r["n_pruned"], r["correct"], r["total"], r["accuracy"]) for r in read_csv(run / "results.csv")
+    ] == [
+        ("0", "0", "4", "4", "1.000000"),
+        ("1", "1", "4", "4", "1.000000"),
+        ("2", "2", "3", "4", "0.750000"),
+        ("3", "3", "2", "4", "0.500000"),
+    ]
+    assert (run / "channels.csv").read_text().splitlines() == [
+        "channel,importance,rank,pruned_at_k",
+        "0,1.0,0,1",
+        "1,2.0,1,2",
+        "2,3.0,2,3",
+        "3,4.0,3,",
+    ]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["baseline"] == {"k": 0, "n_pruned": 0, "correct": 4, "accuracy": 1.0}
+    assert (summary["best"]["k"], summary["layer"], summary["layer_index"], summary["n_channels"]) == (1, "conv", 0, 4)
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["model"]["path"] == str(model) and len(manifest["model"]["sha256"]) == 64
+    assert manifest["data"]["test"]["n_images"] == 4 and manifest["device"] == "cpu"
+    assert set(manifest["elapsed_s"]) == {"capture_s", "sweep_s"} and manifest["finished_at"]
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["model"]["path"], config["data"]["test"], config["data"]["scale"]) == (str(model), str(data), 1.0)
+    rows = read_journal(run / "journal.jsonl")
+    assert [row["pruned_channels"] for row in rows] == [[], [0], [0, 1], [0, 1, 2]]
+
+
+def test_run_trains_sweeps_and_draws(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    result = invoke("run", EXPERIMENTS / "digits.yaml", *QUICK, "--run-id", "d", "--mode", "offline")
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "runs" / "d"
+    assert "W&B offline: chosen by --mode" in result.stderr and "training digits_cnn on 1,352 images" in result.stderr
+    assert sorted(path.name for path in run.iterdir()) == [
+        "capture.npz", "channels.csv", "config.yaml", "epochs.csv", "figures", "journal.jsonl", "manifest.json",
+        "model.h5", "results.csv", "summary.json", "wandb",
+    ]  # fmt: skip
+    assert len(read_csv(run / "results.csv")) == 32 and len(read_csv(run / "epochs.csv")) == 2
+    pictures = {path.stem: Image.open(path) for path in (run / "figures").iterdir()}
+    assert set(pictures) == {"accuracy_curve", "feature_map_0", "feature_maps", "feature_maps_k2", "learning_curves"}
+    for name, picture in pictures.items():
+        assert min(picture.size) > 300 and len(np.unique(np.asarray(picture))) > 20, f"{name} is blank"
+
+    # K = 0 is the model itself.
+    from lab3.data import load_dataset
+
+    digits = load_dataset("digits", "test")
+    scores_nl = keras.saving.load_model(run / "model.h5", compile=False).predict(digits.images_nhwc / 16, verbose=0)
+    assert int(read_csv(run / "results.csv")[0]["correct"]) == (scores_nl.argmax(axis=1) == digits.labels_n).sum()
+
+    again = invoke("resume", run)
+    assert again.exit_code == 0 and "is finished; nothing is left to do" in again.stderr
+
+
+def test_train_saves_a_model_and_its_accuracy(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    result = invoke(
+        "train", EXPERIMENTS / "digits.yaml", *QUICK, "--set", "train.format=keras", "--set", "sweep.batch_size=100",
+        "--run-id", "t",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "runs/t/summary.json").read_text())
+    model = keras.saving.load_model(summary["model"], compile=False)
+    from lab3.data import load_dataset
+
+    digits = load_dataset("digits", "test")
+    predictions_n = model.predict(digits.images_nhwc / 16, verbose=0).argmax(axis=1)
+    assert summary["correct"] == (predictions_n == digits.labels_n).sum() and summary["n_images"] == 445
+    assert not (tmp_path / "runs/t/results.csv").exists()
+
+
+@pytest.fixture
+def broken(tmp_path: Path, toy_files: tuple[Path, Path]) -> dict[str, str]:
+    """Paths by name: a good model and data, and files that are wrong in one way each."""
+    model, data = toy_files
+    (tmp_path / "text.h5").write_text("not HDF5")
+    (tmp_path / "torn.h5").write_bytes(model.read_bytes()[:3000])
+    no_conv = keras.Sequential([keras.Input((2, 2, 4)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    save_model(no_conv, tmp_path / "no_conv.h5")
+    nan = keras.models.clone_model(keras.saving.load_model(model, compile=False))
+    nan.set_weights([np.full(weight.shape, np.nan) for weight in nan.get_weights()])
+    save_model(nan, tmp_path / "nan.h5")
+    images, labels = np.zeros((3, 2, 2, 4), np.float32), np.array([0, 1, 1])
+    np.savez(tmp_path / "empty.npz", x_test=images[:0], y_test=labels[:0])
+    np.savez(tmp_path / "shape.npz", x_test=np.zeros((3, 5, 5, 4)), y_test=labels)
+    np.savez(tmp_path / "labels.npz", x_test=images, y_test=labels + 1)
+    np.savez(tmp_path / "nan.npz", x_test=images + np.nan, y_test=labels)
+    for name in ("a", "b", "c"):
+        (tmp_path / "three" / name).mkdir(parents=True)
+        Image.new("RGBA", (2, 2)).save(tmp_path / "three" / name / "1.png")
+    (tmp_path / "runs" / "taken").mkdir(parents=True)
+    (tmp_path / "a_file").write_text("")
+    return {"model": str(model), "data": str(data)}
+
+
+@pytest.mark.parametrize(
+    ("args", "exit_code", "message"),
+    [
+        (["sweep", "none.h5"], 65, "none.h5: no such model file; give an .h5 or .keras file"),
+        (["sweep", "text.h5"], 65, "text.h5: not a whole HDF5 file"),
+        (["sweep", "torn.h5"], 65, "torn.h5: not a whole HDF5 file"),
+        (["sweep", "nan.h5"], 65, "nan.h5: weights must be finite, got 16 NaN or infinite values in conv/kernel"),
+        (["sweep", "no_conv.h5"], 65, "must have a Conv2D on the way to its output, got none; name a Dense layer"),
+        (["--layer", "konv"], 78, "prune.layer must name a layer of the model, got 'konv'; did you mean conv?"),
+        (["--layer", "-9"], 78, "prune.layer must be in -3..2 (the model has 3 layers), got -9"),
+        (["--data", "none.zip"], 65, "none.zip: no such file or folder; data must be digits, cifar10, or the path"),
+        (["--data", "empty.npz"], 65, "empty.npz: there must be at least one image, got none"),
+        (["--data", "shape.npz"], 65, "shape.npz: the model takes images of 2x2x4, got 5x5x4; resize the images"),
+        (["--data", "digits"], 65, "digits (test split): the model takes images of 2x2x4, got 8x8x1"),
+        (
+            ["--data", "labels.npz"],
+            65,
+            "labels.npz: labels must be in 0..1 (the model has 2 outputs), got 2 for image",
+        ),
+        (["--data", "nan.npz"], 65, "nan.npz: pixels must be finite numbers, got NaN or infinity in 3 images"),
+        (["--data", "three"], 65, "three: the model takes images of 2x2x4, got 2x2x3"),
+        (["--set", "sweep.schedule=0:9"], 78, "sweep.schedule must stay in 0..C-1 = 0..3"),
+        (["--set", "sweep.schedule=[0,4]"], 78, "which holds K=4"),
+        (["--set", "sweep.feature_maps_k=[7]"], 78, "sweep.feature_maps_k must be K of the schedule '0:C:1', got 7"),
+        (["--set", "sweep.shedule=0:C:1"], 78, "sweep.shedule: unknown key, did you mean sweep.schedule?"),
+        (["--set", "data.mean=[1, 2]"], 78, "data.mean must be one number or one a channel (4), got 2 numbers"),
+        (["--run-id", "taken"], 78, "run runs/taken exists already; continue it with `lab3 resume runs/taken`"),
+        (["--run-id", "../up"], 78, "a run id must be 1 to 128 letters, digits"),
+        (["--out", "a_file"], 78, "the output folder must be a folder, but "),
+        (["--device", "gpu"], 78, "--device gpu: tensorflow sees no GPU on this machine; use --device cpu or auto"),
+        (["run", "none.yaml"], 78, "none.yaml: no such file; experiments/ holds examples"),
+        (["resume", "nowhere"], 78, "nowhere: no such run folder"),
+        (["resume", "three"], 78, "three is not a run folder: config.yaml and manifest.json missing"),
+        (["sweep"], 2, "Missing argument 'MODEL'"),
+        (["--mode", "sometimes"], 2, "'sometimes' is not one of 'online', 'offline', 'disabled'"),
+    ],
+)
+def test_bad_input_is_one_message_and_leaves_nothing(
+    args: list[str], exit_code: int, message: str, broken: dict[str, str], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    if args[0] == "sweep" and len(args) == 2:
+        args = [*args, "--data", broken["data"]]
+    elif args[0].startswith("--"):
+        data = [] if "--data" in args else ["--data", broken["data"]]
+        args = ["sweep", broken["model"], *data, *args]
+    before = sorted(tmp_path.rglob("*"))
+    result = invoke(*args)
+    assert message in result.stderr
+    assert result.exit_code == exit_code
+    assert "Traceback" not in result.output
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_training_on_the_test_images_is_refused(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    images = np.zeros((30, 8, 8, 1), np.uint8) + np.arange(30, dtype=np.uint8)[:, None, None, None]
+    labels = np.arange(30) % 10
+    np.savez(tmp_path / "both.npz", x_test=images, y_test=labels, x_train=images, y_train=labels)
+    result = invoke("run", EXPERIMENTS / "digits.yaml", "--data", tmp_path / "both.npz")
+    assert result.exit_code == 65 and "must be tested on other images than it was trained on" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_bug_keeps_its_traceback(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(*args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("lab3.pipeline.plan_pruning", bug)
+    result = invoke("sweep", toy_files[0], "--data", toy_files[1])
+    assert result.exit_code == 1 and isinstance(result.exception, ZeroDivisionError)
+
+
+def test_a_baseline_at_chance_is_pointed_out(toy_files: tuple[Path, Path], invoke: Callable[..., Result]) -> None:
+    # Shifted below zero, every image gives the same scores after the ReLU.
+    result = invoke("sweep", toy_files[0], "--data", toy_files[1], "--set", "data.mean=1000.0")
+    assert result.exit_code == 0
+    assert "the baseline accuracy is 0.2500, about chance for 2 classes: check data.scale" in result.stderr
+
+
+def test_validate_prints_the_resolved_experiment(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "wandb_config.yaml").write_text("project: mine\n")
+    result = invoke("validate", EXPERIMENTS / "digits.yaml", "--set", "train.epochs=3")
+    assert result.exit_code == 0 and "digits.yaml is valid" in result.stderr
+    resolved = yaml.safe_load(result.stdout)
+    assert (resolved["train"]["epochs"], resolved["tracking"]["project"]) == (3, "mine")
+
+
+def test_two_processes_never_work_on_one_run(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    from lab3.rundir import RunDir
+
+    assert invoke("sweep", toy_files[0], "--data", toy_files[1], "--run-id", "r").exit_code == 0
+    with RunDir(tmp_path / "runs" / "r").lock():
+        result = invoke("resume", "runs/r")
+    assert result.exit_code == 75 and "runs/r is in use by another process" in result.stderr
+
+
+def unfinish(run: Path, n_points: int) -> Path:
+    """What a kill after `n_points` points leaves: the journal so far and a torn line."""
+    copy = run.with_name(f"{run.name}-{n_points}")
+    shutil.copytree(run, copy)
+    lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    torn = lines[n_points + 1][:7] if n_points + 1 < len(lines) else b""
+    (copy / "journal.jsonl").write_bytes(b"".join(lines[: n_points + 1]) + torn)
+    for name in ("results.csv", "summary.json"):
+        (copy / name).unlink()
+    return copy
+
+
+def test_resuming_after_any_point_gives_the_same_bytes(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    assert invoke("sweep", toy_files[0], "--data", toy_files[1], "--run-id", "whole").exit_code == 0
+    whole = tmp_path / "runs" / "whole"
+    for n_points in range(5):
+        copy = unfinish(whole, n_points)
+        result = invoke("resume", copy)
+        assert result.exit_code == 0, result.output
+        for name in ("results.csv", "channels.csv", "journal.jsonl"):
+            assert (copy / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_resuming_with_another_model_or_other_data_is_refused(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    assert invoke("sweep", toy_files[0], "--data", toy_files[1], "--run-id", "whole").exit_code == 0
+    copy = unfinish(tmp_path / "runs" / "whole", 2)
+    original = toy_files[1].read_bytes()
+    np.savez(toy_files[1], x_test=np.ones((4, 2, 2, 4)), y_test=[0, 0, 1, 1])
+    result = invoke("resume", copy)
+    assert result.exit_code == 78 and "the test data must be what the run was started with (SHA-256 " in result.stderr
+    toy_files[1].write_bytes(original)
+    model = keras.saving.load_model(toy_files[0], compile=False)
+    model.set_weights([weight + 1 for weight in model.get_weights()])
+    save_model(model, toy_files[0])
+    result = invoke("resume", copy)
+    assert result.exit_code == 78 and "the model must be what the run was started with" in result.stderr
+
+
+def test_resuming_with_edited_settings_is_refused(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    assert invoke("sweep", toy_files[0], "--data", toy_files[1], "--run-id", "whole").exit_code == 0
+    copy = unfinish(tmp_path / "runs" / "whole", 2)
+    config = (copy / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(config.replace("bias: zero", "bias: keep"))
+    result = invoke("resume", copy)
+    assert result.exit_code == 78 and "was begun with other settings: settings was" in result.stderr
+
+
+def start(*args: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "lab3", *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_kill_9_in_the_sweep_loses_no_point(tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    quick = ("--mode", "offline", "--set", "train.epochs=1", "--set", "sweep.batch_size=1")
+    process = start("run", EXPERIMENTS / "digits.yaml", *quick, "--run-id", "killed")
+    journal = tmp_path / "runs" / "killed" / "journal.jsonl"
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("sweep: "):
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    n_kept = len(read_journal(journal))
+    assert 0 < n_kept < 32
+    assert invoke("resume", tmp_path / "runs" / "killed", "--mode", "offline").exit_code == 0
+    rows = read_journal(journal)
+    assert [row["k"] for row in rows] == list(range(32))
+
+    model = tmp_path / "runs" / "killed" / "model.h5"
+    same = ("--set", "data.scale=16.0", "--set", "sweep.batch_size=1", "--run-id", "whole")
+    assert invoke("sweep", model, "--data", "digits", *same).exit_code == 0
+    for name in ("results.csv", "channels.csv"):
+        assert (tmp_path / "runs" / "killed" / name).read_bytes() == (tmp_path / "runs" / "whole" / name).read_bytes()
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    process = start("run", EXPERIMENTS / "digits.yaml", "--run-id", "stopped", "--set", "sweep.batch_size=1")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("train: "):
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "Interrupted. What was computed is kept; `lab3 resume RUN` goes on from there." in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.shared
+def test_the_trained_vgg16_gives_the_counts_of_the_reports_loop(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    model, data = shared_file("models/vgg16_cifar10_keras2.h5"), shared_file("data/cifar10-test.zip")
+    schedule = ("--set", "sweep.schedule=[0, 100, 200, 300, 400, 511]", "--set", "sweep.feature_maps_k=[]")
+    args = ("run", EXPERIMENTS / "vgg16_cifar10.yaml", "--model", model, "--data", data, "--run-id", "v", *schedule)
+    result = invoke(*args)
+    assert result.exit_code == 0, result.output
+    rows = read_csv(tmp_path / "runs" / "v" / "results.csv")
+    # Counted by TensorFlow 2.12 with the weights zeroed and the whole network run at each K.
+    assert [int(row["correct"]) for row in rows] == [8119, 8092, 8020, 7613, 6132, 1000]
+    channels = read_csv(tmp_path / "runs" / "v" / "channels.csv")
+    assert [(row["channel"], f"{float(row['importance']):.3f}") for row in channels[:3]] == [
+        ("175", "0.565"),
+        ("458", "0.579"),
+        ("217", "0.581"),
+    ]
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    from lab3.cli import main
+
+    for name, command in main.commands.items():
+        assert command.help is not None and f"lab3 {name} " in command.help, f"{name} has no example"
+        options = [param for param in command.params if isinstance(param, click.Option)]
+        assert all(option.help for option in options), f"an option of {name} has no help"

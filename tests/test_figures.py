@@ -1,0 +1,51 @@
+from typing import Any
+
+import numpy as np
+
+from lab3.engine import SweepPoint
+from lab3.figures import channel_pictures, grid_columns, plot_accuracy, plot_feature_maps
+
+
+def point(k: int, gone: int, correct: int) -> SweepPoint:
+    return SweepPoint(k, tuple(range(gone)), correct, 10, 0.0)
+
+
+def lines_of(axes: Any) -> list[tuple[list[float], list[float]]]:
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()]
+
+
+def test_where_more_than_k_channels_are_gone_both_curves_are_drawn() -> None:
+    figure = plot_accuracy([point(0, 0, 9), point(2, 2, 8), point(4, 6, 5)], "title", 8)
+    (axes,) = figure.axes
+    assert lines_of(axes)[:2] == [([0, 2, 4], [0.9, 0.8, 0.5]), ([0, 2, 6], [0.9, 0.8, 0.5])]
+    assert axes.get_legend() is not None
+
+
+def test_one_curve_and_the_baseline_otherwise() -> None:
+    (axes,) = plot_accuracy([point(0, 0, 9), point(1, 1, 8)], "title", 8).axes
+    assert lines_of(axes)[0] == ([0, 1], [0.9, 0.8]) and len(lines_of(axes)) == 2
+    assert axes.get_legend() is None and [text.get_text() for text in axes.texts] == ["baseline 0.9000"]
+
+
+def test_the_grid_shows_every_channel_in_its_place_and_crosses_out_the_pruned() -> None:
+    maps_hwc = np.arange(5, dtype=float)[np.newaxis, np.newaxis].repeat(2, 0).repeat(2, 1)
+    axes, _ = plot_feature_maps(maps_hwc, "title", pruned_channels=[1, 4]).axes
+    tiles = np.asarray(axes.get_images()[0].get_array().filled(-1))
+    assert grid_columns(5) == 3
+    side = 48 + 3
+    for channel in range(5):
+        row, column = divmod(channel, 3)
+        tile = tiles[row * side : row * side + 48, column * side : column * side + 48]
+        assert (tile == channel).all()
+    assert (tiles[:, 48:51] == -1).all()
+    assert len(axes.get_lines()) == 4
+
+
+def test_channel_pictures_share_one_grey_scale() -> None:
+    maps_hwc = np.zeros((2, 2, 3))
+    maps_hwc[0, 0, 1] = 1.0
+    maps_hwc[..., 2] = 2.0
+    black, mixed, white = channel_pictures(maps_hwc)
+    assert black.shape == (64, 64) and black.dtype == np.uint8
+    assert black.max() == 0 and white.min() == 255
+    assert mixed[0, 0] in (127, 128) and mixed[40, 40] == 0

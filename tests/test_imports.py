@@ -1,0 +1,112 @@
+"""Who may import whom, and which module owns which library. Function bodies count too."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "lab3"
+# A module may import only from modules in lines above its own, and of those only what its set lists.
+MAY_IMPORT: dict[str, set[str]] = {
+    "": {"notebook"},
+    "errors": set(),
+    "progress": set(),
+    "schedule": {"errors"},
+    "preprocess": {"errors"},
+    "rank": set(),
+    "journal": {"errors"},
+    "data": {"errors"},
+    "backend": {"errors"},
+    "architectures": set(),
+    "config": {"errors", "schedule"},
+    "graph": {"errors"},
+    "split": {"errors", "backend", "graph"},
+    "capture": {"errors", "backend", "split"},
+    "engine": {"errors", "backend", "rank", "split"},
+    "model_files": {"errors", "graph", "split"},
+    "training": {"data", "split"},
+    "rundir": {"errors", "config", "journal"},
+    "figures": {"engine", "training"},
+    "tracking": {"errors", "engine", "rank", "training"},
+    "manifest": {"backend", "data", ""},
+    "outputs": {"errors", "engine", "figures", "journal", "rank", "rundir", "training"},
+    "notebook": {
+        "capture", "data", "engine", "figures", "model_files", "rank", "schedule", "split",
+    },
+    "pipeline": {
+        "architectures", "backend", "capture", "config", "data", "engine", "errors", "figures", "journal", "manifest",
+        "model_files", "outputs", "preprocess", "progress", "rank", "rundir", "schedule", "split", "tracking",
+        "training",
+    },
+    "cli": {
+        "", "backend", "config", "engine", "errors", "model_files", "outputs", "pipeline", "progress", "rundir",
+    },
+    "__main__": {"cli"},
+}  # fmt: skip
+KERAS = {"architectures", "backend", "data", "graph", "manifest", "model_files", "pipeline", "split", "training"}
+OWNERS: dict[str, set[str]] = {
+    "wandb": {"tracking"},
+    "matplotlib": {"figures"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "yaml": {"config"},
+    "pydantic": {"config"},
+    "keras": KERAS,
+    "tensorflow": {"backend"},
+    "jax": {"backend"},
+    "torch": {"backend"},
+    "sklearn": {"data"},
+    "PIL": {"data"},
+    "h5py": {"model_files"},
+}
+
+
+def component(path: Path) -> str:
+    """`data` for everything in lab3/data/, `rank` for lab3/rank.py, the empty string for lab3/__init__.py."""
+    name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "" if name == "__init__" else name
+
+
+def imports_of(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            names.update([node.module] if node.module != "lab3" else [f"lab3.{alias.name}" for alias in node.names])
+    return names
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def test_the_table_is_ordered_and_complete() -> None:
+    seen: set[str] = set()
+    for name, allowed in MAY_IMPORT.items():
+        if name:
+            assert allowed - {""} <= seen, f"{name} may import {allowed - seen}, which do not stand above it"
+        seen.add(name)
+    assert {component(path) for path in FILES} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_import_only_what_they_may(path: Path) -> None:
+    here = component(path)
+    for name in imports_of(path):
+        root, _, rest = name.partition(".")
+        if root == "lab3":
+            there = rest.partition(".")[0]
+            assert there == here or there in MAY_IMPORT[here], f"{path.name} may not import {name}"
+        elif root in OWNERS:
+            assert here in OWNERS[root], f"{path.name} may not import {name}; it belongs to {sorted(OWNERS[root])}"
+
+
+@pytest.mark.parametrize("command", ["import lab3", "from lab3.cli import main", "import lab3.cli.runs"])
+def test_nothing_slow_is_loaded_before_it_is_needed(command: str) -> None:
+    slow = ["keras", "tensorflow", "wandb", "matplotlib", "sklearn", "numpy", "pydantic", "rich"]
+    check = f"{command}; import sys; print([name for name in {slow} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout == "[]\n"

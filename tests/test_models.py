@@ -1,0 +1,163 @@
+"""Architectures, training, and model files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from click.testing import Result
+
+from lab3.architectures import build_model
+from lab3.data import load_dataset
+from lab3.errors import ModelError
+from lab3.model_files import describe_layers, load_model, save_model
+from lab3.training import Augmentation, Epoch, best_epoch, train_model
+from tests.conftest import shared_file
+
+
+def test_vgg16_is_the_first_reports_network() -> None:
+    model = build_model("vgg16")
+    rows = describe_layers(model)
+    assert (len(rows), model.count_params()) == (42, 21_557_322)
+    (pruned,) = [row for row in rows if row.is_pruned]
+    assert (pruned.index - 42, pruned.output_shape) == (-12, (None, 2, 2, 512))
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [layer.filters for layer in convolutions] == [64, 64, 128, 128, 256, 256, 256] + [512] * 6
+    penalised = [i for i, layer in enumerate(convolutions) if layer.kernel_regularizer is not None]
+    assert penalised == [1, 3, 6, 7, 9, 10, 12]
+    assert convolutions[1].kernel_regularizer.l2 == pytest.approx(0.001)
+    rates = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    assert rates == [0.05, 0.10, 0.15, 0.20, 0.25, 0.3, 0.5, 0.4]
+    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    assert [(d.units, d.kernel_regularizer is not None) for d in dense] == [
+        (4096, False), (1024, False), (512, True), (10, False),
+    ]  # fmt: skip
+
+
+def test_vgg16_has_the_layers_of_the_file_the_report_describes() -> None:
+    theirs = load_model(shared_file("models/vgg16_cifar10_keras2.h5"))
+    ours = build_model("vgg16")
+    for mine, other in zip(ours.layers, theirs.layers, strict=True):
+        assert type(mine) is type(other)
+        assert [weight.shape for weight in mine.weights] == [weight.shape for weight in other.weights]
+        for setting in ("filters", "units", "rate", "padding", "pool_size", "activation", "epsilon", "momentum"):
+            assert mine.get_config().get(setting) == other.get_config().get(setting)
+
+
+def test_simplecnn_starts_as_pytorch_does() -> None:
+    keras.utils.set_random_seed(0)
+    model = build_model("simplecnn")
+    assert model.count_params() == 16 * 28 + 32 * 145 + 256 * 2049 + 10 * 257
+    for layer, fan_in in zip([0, 2, 5, 6], [27, 144, 2048, 256], strict=True):
+        bound = 1 / np.sqrt(fan_in)
+        for values in model.layers[layer].get_weights():
+            assert np.abs(values).max() <= bound
+        kernel = model.layers[layer].get_weights()[0]
+        # The standard deviation of a uniform distribution on (-b, b) is b / sqrt(3).
+        assert kernel.std() == pytest.approx(bound / np.sqrt(3), rel=0.1)
+
+
+def test_training_keeps_the_best_epoch_and_repeats_with_the_seed() -> None:
+    digits = load_dataset("digits", "train")
+    images_nhwc = (digits.images_nhwc[:300] / 16).astype(np.float32)
+    labels_n = digits.labels_n[:300]
+
+    def train(seed: int) -> tuple[Any, list[Epoch]]:
+        keras.utils.set_random_seed(seed)
+        model = build_model("digits_cnn")
+        history = train_model(
+            model, images_nhwc, labels_n, epochs=6, batch_size=32, learning_rate=0.005, validation_fraction=0.2,
+            patience=None, augmentation=Augmentation(True, 0.1, 0.1, 0.1), seed=seed,
+        )  # fmt: skip
+        return model, history
+
+    model, history = train(0)
+    assert [epoch.epoch for epoch in history] == [1, 2, 3, 4, 5, 6]
+    assert history[-1].loss < history[0].loss
+    from lab3.data import split_validation
+
+    _, held_out = split_validation(labels_n, 0.2, 0)
+    accuracy = (np.asarray(model(images_nhwc[held_out])).argmax(axis=1) == labels_n[held_out]).mean()
+    assert accuracy == pytest.approx(max(epoch.val_accuracy or 0 for epoch in history))
+    assert best_epoch(history).val_accuracy == pytest.approx(accuracy)
+    again, history_again = train(0)
+    assert history_again == history
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(model.layers) == 9, "augmentation stays outside the model"
+
+
+def test_training_stops_early_and_without_validation_keeps_the_last_epoch(rng: np.random.Generator) -> None:
+    images_nhwc, labels_n = rng.normal(size=(40, 8, 8, 1)).astype(np.float32), np.arange(40) % 10
+    settings: dict[str, Any] = {"batch_size": 20, "augmentation": Augmentation(), "seed": 0}
+    # Nothing is learnt at this rate, so no later epoch is better than the first.
+    history = train_model(
+        build_model("digits_cnn"), images_nhwc, labels_n, epochs=9, learning_rate=1e-30, validation_fraction=0.25,
+        patience=2, **settings,
+    )  # fmt: skip
+    assert len(history) == 3 and best_epoch(history).epoch == 1
+    last = train_model(
+        build_model("digits_cnn"), images_nhwc, labels_n, epochs=2, learning_rate=0.01, validation_fraction=0.0,
+        patience=None, **settings,
+    )  # fmt: skip
+    assert best_epoch(last) is last[-1] and last[-1].val_accuracy is None
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_saved_models_load_with_the_same_weights(tmp_path: Path, suffix: str, toy_model: Any) -> None:
+    path = tmp_path / f"model{suffix}"
+    save_model(toy_model, path)
+    loaded = load_model(path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    for one, other in zip(toy_model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_model_files_that_cannot_be_used_say_why(tmp_path: Path, toy_model: Any) -> None:
+    def error_of(name: str, content: bytes | None = None) -> str:
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ModelError) as caught:
+            load_model(tmp_path / name)
+        return str(caught.value)
+
+    assert "no such model file; give an .h5 or .keras file" in error_of("none.h5")
+    assert "not a whole HDF5 file" in error_of("text.h5", b"hello")
+    assert "a model file must end in .h5 or .keras, got '.pt'" in error_of("x.pt", b"x")
+    assert "not a whole .keras file" in error_of("x.keras", b"x")
+    save_model(toy_model, tmp_path / "whole.h5")
+    whole = (tmp_path / "whole.h5").read_bytes()
+    assert "not a whole HDF5 file" in error_of("torn.h5", whole[: len(whole) // 2])
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        file["a"] = [1.0]
+    assert "must hold a whole model, got weights or other data" in error_of("weights.h5")
+    weights = toy_model.get_weights()
+    weights[2][0, 0] = np.nan
+    toy_model.set_weights(weights)
+    save_model(toy_model, tmp_path / "nan.h5")
+    assert "weights must be finite, got 1 NaN or infinite values in scores/kernel" in error_of("nan.h5")
+
+
+def test_models_with_code_in_them_are_refused(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Lambda(lambda x: x), keras.layers.Flatten()])
+    model.save(tmp_path / "lambda.keras")
+    with pytest.raises(ModelError, match=r"Keras cannot load it: .*"):
+        load_model(tmp_path / "lambda.keras")
+
+
+def test_inspect_lists_layers_and_marks_the_pruned_one(
+    tmp_path: Path, toy_model: Any, invoke: Callable[..., Result]
+) -> None:
+    save_model(toy_model, tmp_path / "toy.h5")
+    result = invoke("inspect", tmp_path / "toy.h5")
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[1] == ["0", "conv", "Conv2D", "Nx2x2x4", "20", "<-", "pruned"]
+    assert lines[-1] == ["3", "layers,", "30", "parameters"]
+    as_json = invoke("inspect", tmp_path / "toy.h5", "--json", "--layer", "conv")
+    assert '"name": "conv",\n    "class_name": "Conv2D",\n    "output_shape": [\n      null,' in as_json.stdout
+    wrong = invoke("inspect", tmp_path / "toy.h5", "--layer", "7")
+    assert (wrong.exit_code, "must be in -3..2" in wrong.output) == (78, True)

@@ -1,0 +1,265 @@
+"""The cut, the capture and the sweep against the literal loop, on every kind of graph that can be cut."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from lab3.architectures import build_model
+from lab3.capture import capture, image_weights
+from lab3.engine import SweepPoint, sweep_points
+from lab3.errors import ConfigError, ModelError
+from lab3.graph import list_layers
+from lab3.rank import plan_pruning
+from lab3.split import find_layer, split_model
+from tests.reference import literal_sweep
+
+
+def fast_sweep(
+    model: Any,
+    images_nhwc: np.ndarray,
+    labels_n: np.ndarray,
+    layer: str | None,
+    schedule: list[int],
+    *,
+    measured: Any = "output",
+    bias: Any = "zero",
+    average_batch_size: int | None = None,
+    ranking: Any = "iterative",
+    batch_size: int = 40,
+    cache_mb: int = 100,
+) -> list[SweepPoint]:
+    split = split_model(model, layer, measured=measured, bias=bias)
+    weights_n = image_weights(len(labels_n), "batches" if average_batch_size else "images", average_batch_size or 1)
+    captured = capture(
+        split, images_nhwc, lambda block: block, weights_n=weights_n, batch_size=batch_size, cache_mb=cache_mb
+    )
+    steps = plan_pruning(captured.importance_c, split.pruned_output_c, schedule, ranking)
+    return list(sweep_points(split, captured.features, labels_n, steps, batch_size=batch_size))
+
+
+def shake(model: Any, seed: int = 0) -> Any:
+    """Random biases and normalisation statistics: with Keras's initial ones a wrong constant would not show."""
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        if weight.path.endswith(("bias", "beta", "moving_mean")):
+            weight.assign(rng.normal(0, 0.3, weight.shape))
+        elif weight.path.endswith(("gamma", "moving_variance")):
+            weight.assign(rng.uniform(0.5, 2, weight.shape))
+    return model
+
+
+def balance(model: Any, images_nhwc: np.ndarray) -> None:
+    """Shift the last layer's bias so that an untrained model's predictions fall on all classes."""
+    scores_nl = np.asarray(model(images_nhwc))
+    logits_nl = np.log(scores_nl) if np.allclose(scores_nl.sum(axis=1), 1) else scores_nl
+    last = [layer for layer in list_layers(model) if isinstance(layer, layers.Dense)][-1]
+    last.bias.assign(last.bias - logits_nl.mean(axis=0))
+
+
+def sequential() -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(6, 3, padding="same", activation="relu"),
+            layers.BatchNormalization(),
+            layers.Conv2D(8, 3, activation="relu", name="pruned"),
+            layers.BatchNormalization(),
+            layers.MaxPooling2D(2),
+            layers.Dropout(0.5),
+            layers.Flatten(),
+            layers.Dense(16, activation="relu"),
+            layers.Dense(5, activation="softmax"),
+        ]
+    )
+
+
+def gelu_then_softmax_layer() -> Any:
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, activation="gelu", name="pruned")(inputs)
+    x = layers.Dense(5)(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, layers.Softmax()(x))
+
+
+def residual() -> Any:
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
+    y = layers.Conv2D(8, 3, padding="same", name="pruned")(x)
+    y = layers.ReLU()(layers.BatchNormalization()(y))
+    x = layers.GlobalAveragePooling2D()(layers.Add()([x, y]))
+    return keras.Model(inputs, layers.Dense(5)(x))
+
+
+def inception() -> Any:
+    inputs = keras.Input((8, 8, 3))
+    stem = layers.Conv2D(4, 1, activation="relu")(inputs)
+    left = layers.Conv2D(3, 3, padding="same", activation="relu")(stem)
+    right = layers.Conv2D(8, 1, activation="relu", name="pruned")(layers.MaxPooling2D(3, 1, padding="same")(stem))
+    x = layers.Flatten()(layers.Concatenate()([left, right, stem * 2.0]))
+    return keras.Model(inputs, layers.Activation("softmax")(layers.Dense(5)(x)))
+
+
+def nested() -> Any:
+    base_input = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, activation="relu")(base_input)
+    base = keras.Model(base_input, layers.Conv2D(8, 3, activation="relu", name="pruned")(x), name="base")
+    head = keras.Sequential([keras.Input((4, 4, 8)), layers.Flatten(), layers.Dense(5, activation="softmax")])
+    inputs = keras.Input((8, 8, 3))
+    return keras.Model(inputs, head(base(inputs)))
+
+
+def squeeze_and_excitation() -> Any:
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="pruned")(inputs)
+    gate = layers.Dense(8, activation="sigmoid")(layers.GlobalAveragePooling2D()(x))
+    x = layers.Multiply()([x, layers.Reshape((1, 1, 8))(gate)])
+    x = layers.DepthwiseConv2D(3)(x)
+    return keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)))
+
+
+def dense() -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Flatten(),
+            layers.Dense(12, activation="relu", name="pruned"),
+            layers.BatchNormalization(),
+            layers.Dense(5, activation="softmax"),
+        ]
+    )
+
+
+MODELS: list[Callable[[], Any]] = [
+    sequential, gelu_then_softmax_layer, residual, inception, nested, squeeze_and_excitation, dense,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("build", MODELS)
+@pytest.mark.parametrize("semantics", ["first report", "second report", "once"])
+def test_every_point_equals_the_literal_loop(
+    build: Callable[[], Any], semantics: str, rng: np.random.Generator
+) -> None:
+    every_semantics: dict[str, dict[str, Any]] = {
+        "first report": {},
+        "second report": {"measured": "before_activation", "bias": "keep", "average_batch_size": 16},
+        "once": {"ranking": "once", "bias": "keep"},
+    }
+    settings = every_semantics[semantics]
+    keras.utils.set_random_seed(0)
+    model = shake(build())
+    images_nhwc = rng.normal(size=(100, 8, 8, 3)).astype(np.float32)
+    balance(model, images_nhwc)
+    labels_n = np.asarray(model(images_nhwc)).argmax(axis=1)
+    weights_before = [weight.copy() for weight in model.get_weights()]
+    schedule = list(range(find_layer(model, "pruned").kernel.shape[-1]))
+
+    points = fast_sweep(model, images_nhwc, labels_n, "pruned", schedule, **settings)
+
+    reference = literal_sweep(model, images_nhwc, labels_n, "pruned", schedule, **settings)
+    assert [(p.k, p.pruned_channels, p.correct, p.total) for p in points] == [
+        (r.k, r.pruned_channels, r.correct, 100) for r in reference
+    ]
+    np.testing.assert_allclose([p.loss for p in points], [r.loss for r in reference], rtol=1e-5)
+    assert points[0].correct == 100 and len({p.correct for p in points}) > 3, "a flat curve proves nothing"
+    for before, after in zip(weights_before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_points_do_not_depend_on_blocks_or_on_where_features_are_kept(rng: np.random.Generator) -> None:
+    keras.utils.set_random_seed(0)
+    model = shake(sequential())
+    images_nhwc, labels_n = rng.normal(size=(50, 8, 8, 3)).astype(np.float32), rng.integers(0, 5, 50)
+    expected = fast_sweep(model, images_nhwc, labels_n, "pruned", [0, 3, 7])
+    for batch_size, cache_mb in ((1, 100), (7, 0), (50, 0), (1000, 100)):
+        points = fast_sweep(model, images_nhwc, labels_n, "pruned", [0, 3, 7], batch_size=batch_size, cache_mb=cache_mb)
+        assert [(p.pruned_channels, p.correct) for p in points] == [(p.pruned_channels, p.correct) for p in expected]
+        np.testing.assert_allclose([p.loss for p in points], [p.loss for p in expected], rtol=1e-6)
+
+
+def test_toy_accuracies_are_those_worked_out_on_paper(toy_model: Any, toy_images: Any) -> None:
+    points = fast_sweep(toy_model, toy_images[0], toy_images[1], None, [0, 1, 2, 3])
+    assert [(p.pruned_channels, p.correct, p.accuracy) for p in points] == [
+        ((), 4, 1.0),
+        ((0,), 4, 1.0),
+        ((0, 1), 3, 0.75),
+        ((0, 1, 2), 2, 0.5),
+    ]
+
+
+def test_done_points_are_left_out(toy_model: Any, toy_images: Any) -> None:
+    split = split_model(toy_model)
+    images_nhwc, labels_n = toy_images
+    captured = capture(split, images_nhwc, lambda x: x, weights_n=np.full(4, 0.25), batch_size=4, cache_mb=1)
+    steps = plan_pruning(captured.importance_c, split.pruned_output_c, range(4), "iterative")
+    everything = list(sweep_points(split, captured.features, labels_n, steps))
+    assert list(sweep_points(split, captured.features, labels_n, steps, done={0, 2})) == [everything[1], everything[3]]
+
+
+def test_importance_is_the_mean_over_images_and_positions(toy_model: Any, toy_images: Any) -> None:
+    images_nhwc, _ = toy_images
+    split = split_model(toy_model)
+    plain = capture(split, images_nhwc, lambda x: x, weights_n=np.full(4, 0.25), batch_size=3, cache_mb=1)
+    assert plain.importance_c.tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert plain.mean_map_hwc.shape == (2, 2, 4)
+    # Batches of 3: the fourth image alone weighs as much as the first three.
+    batched = image_weights(4, "batches", 3)
+    means = capture(split, images_nhwc, lambda x: x, weights_n=batched, batch_size=2, cache_mb=1).importance_c
+    np.testing.assert_allclose(means, [(4 / 3 + 0) / 2, (4 / 3 + 4) / 2, (11 / 3 + 1) / 2, (12 / 3 + 4) / 2])
+
+
+def test_the_last_convolution_on_the_way_to_the_output_is_found() -> None:
+    model = build_model("simplecnn")
+    assert find_layer(model) is model.layers[2]
+    two_ways = keras.Input((8, 8, 3))
+    side = layers.Conv2D(4, 1, name="off_the_way")(two_ways)
+    main = layers.Conv2D(4, 1, name="on_the_way")(two_ways)
+    model = keras.Model(two_ways, layers.Dense(3)(layers.Flatten()(main)))
+    assert side is not None
+    assert find_layer(model).name == "on_the_way"
+
+
+def test_layers_are_named_by_name_or_index_and_near_names_are_suggested() -> None:
+    model = sequential()
+    assert find_layer(model, -7).name == find_layer(model, 2).name == "pruned"
+    with pytest.raises(ConfigError, match=r"got 'prunde'; did you mean pruned\?"):
+        find_layer(model, "prunde")
+    with pytest.raises(ConfigError, match=r"must be in -9\.\.8 \(the model has 9 layers\), got 9"):
+        find_layer(model, 9)
+    with pytest.raises(ModelError, match=r"only Conv2D and Dense layers can be pruned, got 'flatten.*a Flatten"):
+        find_layer(model, 6)
+    with pytest.raises(ModelError, match="is the model's output: its units are the classes"):
+        find_layer(model, -1)
+
+
+def test_models_that_cannot_be_cut_say_why() -> None:
+    inputs = keras.Input((8, 8, 3))
+    flat = layers.Flatten()(inputs)
+    with pytest.raises(ModelError, match="must have a Conv2D on the way to its output, got none; name a Dense layer"):
+        split_model(keras.Model(inputs, layers.Dense(3)(flat)))
+    conv = layers.Conv2D(4, 3, padding="same", name="shared")
+    once = layers.Conv2D(4, 3, padding="same")(inputs)
+    twice = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(conv(conv(once)))))
+    with pytest.raises(ModelError, match="'shared' is called 2 times"):
+        split_model(twice, "shared")
+    x = layers.Flatten()(layers.Conv2D(4, 3)(inputs))
+    with pytest.raises(ModelError, match="must end in softmax or in logits, got sigmoid"):
+        split_model(keras.Model(inputs, layers.Dense(3, activation="sigmoid")(x)))
+    with pytest.raises(ModelError, match="at least 2 class scores"):
+        split_model(keras.Model(inputs, layers.Dense(1)(x)))
+    with pytest.raises(ModelError, match="must have one output, got 2"):
+        split_model(keras.Model(inputs, [layers.Dense(3)(x), layers.Dense(3)(x)]))
+    with pytest.raises(ModelError, match="must be Sequential or Functional with a known input shape"):
+        split_model(keras.Sequential([layers.Conv2D(4, 3)]))
+    one_channel = layers.Flatten()(layers.Conv2D(1, 3)(inputs))
+    with pytest.raises(ModelError, match="must have at least 2 channels, got 1"):
+        split_model(keras.Model(inputs, layers.Dense(3)(one_channel)))
+
+
+def test_weights_that_overflow_are_told(rng: np.random.Generator) -> None:
+    model = sequential()
+    model.layers[0].set_weights([np.full((3, 3, 3, 6), 3e38, np.float32), np.zeros(6, np.float32)])
+    with pytest.raises(ModelError, match="the outputs of layer 'pruned' must be finite"):
+        fast_sweep(model, rng.normal(size=(4, 8, 8, 3)).astype(np.float32), np.zeros(4, int), None, [0])
