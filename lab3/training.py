@@ -1,6 +1,7 @@
 """Train a network: augmentation, a held-out validation split, the best epoch kept."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,15 +79,35 @@ def train_model(
         )
     validation = (images_nhwc[validation_rows], labels_n[validation_rows]) if len(validation_rows) else None
     augmented.fit(
-        images_nhwc[train_rows],
-        labels_n[train_rows],
-        batch_size=batch_size,
+        _batches(images_nhwc, labels_n, train_rows, batch_size, seed),
+        steps_per_epoch=-(-len(train_rows) // batch_size),
         epochs=epochs,
+        shuffle=False,
         validation_data=validation,
         callbacks=callbacks,
         verbose=0,
     )
     return history
+
+
+def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """`rows` in the order of training in `epoch`, counted from 0."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def _batches(
+    images_nhwc: np.ndarray, labels_n: np.ndarray, rows: np.ndarray, batch_size: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches without end, epoch after epoch, each in an order of its own.
+
+    Keras 3.15's own shuffling of arrays repeats one order in every epoch once a global seed is set; the network then
+    generalises worse.
+    """
+    for epoch in itertools.count():
+        order = epoch_order(rows, seed, epoch)
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            yield images_nhwc[batch], labels_n[batch]
 
 
 def best_epoch(history: list[Epoch]) -> Epoch:

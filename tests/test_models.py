@@ -8,13 +8,14 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import Result
 
 from lab3.architectures import build_model
 from lab3.data import load_dataset
 from lab3.errors import ModelError
 from lab3.model_files import describe_layers, load_model, save_model
-from lab3.training import Augmentation, Epoch, best_epoch, train_model
+from lab3.training import Augmentation, Epoch, best_epoch, epoch_order, train_model
 from tests.conftest import shared_file
 
 
@@ -90,6 +91,29 @@ def test_training_keeps_the_best_epoch_and_repeats_with_the_seed() -> None:
     assert len(model.layers) == 9, "augmentation stays outside the model"
 
 
+def test_every_epoch_is_trained_in_an_order_of_its_own() -> None:
+    class Recorder(keras.layers.Layer):
+        def call(self, x: Any, training: bool = False) -> Any:
+            return tf.ensure_shape(tf.py_function(self.record, [x], tf.float32), x.shape) if training else x
+
+        def record(self, x: Any) -> Any:
+            seen.extend(x.numpy()[:, 0, 0, 0].astype(int).tolist())
+            return x
+
+    seen: list[int] = []
+    inputs = keras.Input((1, 1, 1))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(Recorder()(inputs))))
+    images_nhwc = np.arange(17, dtype=np.float32)[:, np.newaxis, np.newaxis, np.newaxis]
+    keras.utils.set_random_seed(0)
+    train_model(
+        model, images_nhwc, np.arange(17) % 2, epochs=3, batch_size=5, learning_rate=0.1, validation_fraction=0.0,
+        patience=None, augmentation=Augmentation(), seed=7,
+    )  # fmt: skip
+    orders = [epoch_order(np.arange(17), 7, epoch).tolist() for epoch in range(3)]
+    assert [seen[start : start + 17] for start in (0, 17, 34)] == orders
+    assert orders[0] != orders[1] != orders[2] and sorted(orders[1]) == list(range(17))
+
+
 def test_training_stops_early_and_without_validation_keeps_the_last_epoch(rng: np.random.Generator) -> None:
     images_nhwc, labels_n = rng.normal(size=(40, 8, 8, 1)).astype(np.float32), np.arange(40) % 10
     settings: dict[str, Any] = {"batch_size": 20, "augmentation": Augmentation(), "seed": 0}
@@ -98,7 +122,7 @@ def test_training_stops_early_and_without_validation_keeps_the_last_epoch(rng: n
         build_model("digits_cnn"), images_nhwc, labels_n, epochs=9, learning_rate=1e-30, validation_fraction=0.25,
         patience=2, **settings,
     )  # fmt: skip
-    assert len(history) == 3 and best_epoch(history).epoch == 1
+    assert len(history) == best_epoch(history).epoch + 2 < 9
     last = train_model(
         build_model("digits_cnn"), images_nhwc, labels_n, epochs=2, learning_rate=0.01, validation_fraction=0.0,
         patience=None, **settings,
