@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -51,42 +51,76 @@ def backend_versions() -> dict[str, str]:
     return {"keras": keras.__version__, "backend": name, name: importlib.import_module(name).__version__}
 
 
-def compile_function(function: Callable[..., Any]) -> Callable[..., list[np.ndarray]]:
-    """`function` of arrays, returning a list of tensors, compiled by the backend; call it with NumPy arrays.
+def compile_function(function: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """`function` of arrays, which returns a list of tensors, compiled by the backend; call it with arrays or tensors.
 
-    It is traced once for each combination of input shapes, so give it blocks of one size.
+    It is traced once for each combination of input shapes, so give it blocks of few sizes.
     """
     import keras
 
-    compiled = _COMPILERS[keras.backend.backend()](function)
+    return _COMPILERS[keras.backend.backend()](function)
 
-    def call(*arrays: np.ndarray) -> list[np.ndarray]:
-        return [keras.ops.convert_to_numpy(tensor) for tensor in compiled(*arrays)]
 
-    return call
+def to_tensor(array: np.ndarray) -> Any:
+    """`array` on the device."""
+    import keras
+
+    return keras.ops.convert_to_tensor(array)
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """`tensor` on the host."""
+    import keras
+
+    array: np.ndarray = keras.ops.convert_to_numpy(tensor)
+    return array
 
 
 def map_blocks(
-    function: Callable[..., list[np.ndarray]], arrays: Sequence[np.ndarray], batch_size: int, *extra: np.ndarray
+    function: Callable[[np.ndarray], list[Any]], images_nhwc: np.ndarray, batch_size: int
 ) -> Iterator[tuple[slice, list[np.ndarray]]]:
-    """Call `function(*blocks, *extra)` on blocks of `batch_size` along axis 0 of `arrays`; yields (rows, outputs).
+    """Call `function` on blocks of `batch_size` images; yields (rows, outputs on the host).
 
-    The last block is filled up with copies of its last row, so that every call has the same shapes, and cut afterwards.
+    The last block is filled up with copies of its last image, so that every call has the same shape, and cut
+    afterwards.
     """
-    n = len(arrays[0])
+    for rows in blocks_of(len(images_nhwc), batch_size):
+        block = fill_block(images_nhwc[rows], min(batch_size, len(images_nhwc)))
+        yield rows, [to_numpy(output)[: rows.stop - rows.start] for output in function(block)]
+
+
+def blocks_of(n: int, batch_size: int) -> Iterator[slice]:
+    """Slices of at most `batch_size` that cover 0..n-1.
+
+    >>> list(blocks_of(5, 3))
+    [slice(0, 3, None), slice(3, 5, None)]
+    """
     for start in range(0, n, batch_size):
-        rows = slice(start, min(start + batch_size, n))
-        n_missing = batch_size - (rows.stop - rows.start)
-        blocks = [np.asarray(array[rows]) for array in arrays]
-        if n_missing:
-            blocks = [np.concatenate([block, np.repeat(block[-1:], n_missing, axis=0)]) for block in blocks]
-        yield rows, [output[: rows.stop - start] for output in function(*blocks, *extra)]
+        yield slice(start, min(start + batch_size, n))
+
+
+def fill_block(block: np.ndarray, size: int) -> np.ndarray:
+    """`block` with its last row repeated up to `size` rows."""
+    if len(block) == size:
+        return np.ascontiguousarray(block)
+    return np.concatenate([block, np.repeat(block[-1:], size - len(block), axis=0)])
+
+
+def fill_rows(rows: np.ndarray) -> np.ndarray:
+    """Row numbers, the last repeated up to one of few lengths where the backend compiles for each length anew."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        return rows
+    # Two lengths an octave: at most a third of the rows is wasted.
+    octave = 2 ** max(5, int(np.ceil(np.log2(len(rows)))))
+    return fill_block(rows, octave * 3 // 4 if len(rows) <= octave * 3 // 4 else octave)
 
 
 def _compile_tensorflow(function: Callable[..., Any]) -> Callable[..., Any]:
     import tensorflow
 
-    compiled: Callable[..., Any] = tensorflow.function(function, autograph=False)
+    compiled: Callable[..., Any] = tensorflow.function(function, autograph=False, reduce_retracing=True)
     return lambda *arrays: compiled(*(tensorflow.convert_to_tensor(array) for array in arrays))
 
 

@@ -1,7 +1,7 @@
 """One streaming pass over the images: importance, mean feature maps, and the features every K starts from."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,8 +17,8 @@ class Capture:
     """What one pass through the trunk leaves.
 
     `mean_map_hwc`: float64 `(H, W, C)`, the mean over images of the measured quantity; `(1, 1, C)` for a dense layer.
-    `importance_c`: float64 `(C,)`, its mean over positions. `features`: float32 arrays `(N, ...)`, the pruned layer's
-    output before its activation and then whatever passes the layer by.
+    `importance_c`: float64 `(C,)`, its mean over positions. `features`: the trunk's `own`, `pruned` and carried tensors
+    for all images, `(N, ...)` each; `pruned` has one row unless it varies from image to image.
     """
 
     mean_map_hwc: np.ndarray
@@ -61,15 +61,20 @@ def capture(
     megabytes go to a temporary file that vanishes with the process. `on_progress` is told the number of images done.
     """
     n_images = len(images_nhwc)
+    batch_size = min(batch_size, n_images)
     total: np.ndarray | float = 0.0
     features: tuple[np.ndarray, ...] = ()
-    for rows, (linear, measured, *carried) in _trunk_blocks(split, images_nhwc, preprocess, batch_size):
-        kept = (linear, *carried)
+    for rows, (measured, *kept) in map_blocks(
+        lambda block: split.run_trunk(preprocess(block)), images_nhwc, batch_size
+    ):
         if not features:
             in_file = sum(array[0].nbytes for array in kept) * n_images > cache_mb * 2**20
-            features = tuple(_allocate((n_images, *array.shape[1:]), array.dtype, in_file) for array in kept)
+            n_rows = [n_images, n_images if split.pruned_varies else 1] + [n_images] * (len(kept) - 2)
+            features = tuple(
+                _allocate((n, *array.shape[1:]), array.dtype, in_file) for n, array in zip(n_rows, kept, strict=True)
+            )
         for store, array in zip(features, kept, strict=True):
-            store[rows] = array
+            store[rows if len(store) == n_images else slice(1)] = array
         total = total + np.tensordot(weights_n[rows], measured.astype(np.float64), axes=1)
         on_progress(rows.stop - rows.start)
     mean_map = np.asarray(total)
@@ -79,16 +84,6 @@ def capture(
             "check the model's weights and data.scale"
         )
     return Capture(mean_map if mean_map.ndim == 3 else mean_map.reshape(1, -1, mean_map.shape[-1]), features)
-
-
-def _trunk_blocks(
-    split: Split, images_nhwc: np.ndarray, preprocess: Callable[[np.ndarray], np.ndarray], batch_size: int
-) -> Iterator[tuple[slice, list[np.ndarray]]]:
-    def run(block_nhwc: np.ndarray) -> list[np.ndarray]:
-        outputs: list[np.ndarray] = split.run_trunk(preprocess(block_nhwc))
-        return outputs
-
-    yield from map_blocks(run, [images_nhwc], min(batch_size, len(images_nhwc)))
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype, in_file: bool) -> np.ndarray:

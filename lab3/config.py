@@ -90,7 +90,11 @@ class SweepSection(Section):
 
     schedule: str | list[int] = "0:C:1"  # start:stop:step with C channels, or a list of K
     feature_maps_k: list[int] = []  # K whose mean feature maps are drawn too
-    batch_size: Positive = 1000  # images per step; changes memory and speed, not results
+    shortcut: Literal["none", "unchanged", "margins"] = (
+        "margins"  # which images need not be run at every K; see engine.py
+    )
+    batch_size: Positive = 2000  # images on the device at a time; changes memory and speed, not the counts
+    capture_batch_size: Positive = 250  # images per step of the capture pass
     cache_mb: Annotated[int, Field(ge=0)] = 2048  # features above this many MB go to a temporary file
 
     @field_validator("schedule")

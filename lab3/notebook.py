@@ -8,7 +8,7 @@ import numpy as np
 
 from lab3.capture import capture, image_weights
 from lab3.data import Dataset, check_dataset
-from lab3.engine import SweepPoint, sweep_points
+from lab3.engine import Shortcut, SweepPoint, sweep_points
 from lab3.model_files import check_weights, load_model
 from lab3.rank import ChannelStats, Ranking, channel_stats, plan_pruning
 from lab3.schedule import parse_schedule
@@ -48,7 +48,8 @@ def sweep(
     bias: Literal["zero", "keep"] = "zero",
     average: Literal["images", "batches"] = "images",
     average_batch_size: int = 64,
-    batch_size: int = 1000,
+    shortcut: Shortcut = "margins",
+    batch_size: int = 2000,
 ) -> Sweep:
     """Accuracy and loss of `model` at every K of `schedule`, the K least important channels of `layer` pruned.
 
@@ -71,14 +72,14 @@ def sweep(
         images_nhwc,
         lambda block_nhwc: block_nhwc.astype(np.float32),
         weights_n=image_weights(len(images_nhwc), average, average_batch_size),
-        batch_size=batch_size,
+        batch_size=250,
         cache_mb=2048,
     )
     steps = plan_pruning(captured.importance_c, split.pruned_output_c, ks, ranking)
     return Sweep(
         layer_name=split.layer_name,
         n_channels=split.n_channels,
-        points=list(sweep_points(split, captured.features, labels_n, steps, batch_size=batch_size)),
+        points=list(sweep_points(split, captured.features, labels_n, steps, batch_size=batch_size, shortcut=shortcut)),
         channels=channel_stats(captured.importance_c, steps),
         mean_map_hwc=captured.mean_map_hwc,
     )

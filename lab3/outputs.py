@@ -33,12 +33,17 @@ def row_of_point(point: SweepPoint) -> Row:
         "correct": point.correct,
         "total": point.total,
         "loss": point.loss,
+        "top5_correct": point.top5_correct,
+        "class_correct": list(point.class_correct),
+        "n_changed": point.n_changed,
+        "n_run": point.n_run,
     }
 
 
 def points_of_rows(rows: Iterable[Row]) -> list[SweepPoint]:
     """The points in a journal's rows, in ascending K."""
-    points = [SweepPoint(**{**row, "pruned_channels": tuple(row["pruned_channels"])}) for row in rows]
+    lists = ("pruned_channels", "class_correct")
+    points = [SweepPoint(**{**row, **{name: tuple(row[name]) for name in lists}}) for row in rows]
     return sorted(points, key=lambda point: point.k)
 
 
@@ -73,6 +78,14 @@ def write_results(run: RunDir, points: Sequence[SweepPoint]) -> None:
     """`results.csv`, ascending K; accuracy and loss to 6 decimals."""
     rows = [(p.k, p.n_pruned, p.correct, p.total, f"{p.accuracy:.6f}", f"{p.loss:.6f}") for p in points]
     run.write_csv(run.results_csv, ["k", "n_pruned", "correct", "total", "accuracy", "loss"], rows)
+
+
+def write_metrics(run: RunDir, points: Sequence[SweepPoint], class_names: Sequence[str]) -> None:
+    """`metrics.csv`, ascending K: what a point has beyond `results.csv`; `correct_<class>` counts images of a class."""
+    header = ["k", "top5_correct", "n_changed", "n_run", *(f"correct_{name}" for name in class_names)]
+    run.write_csv(
+        run.metrics_csv, header, [(p.k, p.top5_correct, p.n_changed, p.n_run, *p.class_correct) for p in points]
+    )
 
 
 def write_epochs(run: RunDir, history: Sequence[Epoch]) -> None:

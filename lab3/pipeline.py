@@ -220,7 +220,7 @@ def _summarise_training(run: RunDir, materials: Materials, config: Config) -> di
     predict = compile_function(lambda images_nhwc: [materials.model(images_nhwc, training=False)])
     correct = 0
     for rows, (scores_nl,) in map_blocks(
-        lambda block: predict(materials.preprocess(block)), [materials.test.images_nhwc], config.sweep.batch_size
+        lambda block: predict(materials.preprocess(block)), materials.test.images_nhwc, config.sweep.capture_batch_size
     ):
         correct += int((scores_nl.argmax(axis=1) == materials.test.labels_n[rows]).sum())
     return {
@@ -246,13 +246,15 @@ def _sweep(
         f"pruning {split.layer_name}: {split.n_channels} channels, {len(materials.schedule)} values of K, "
         f"{len(test):,} images"
     )
+    if split.reason:
+        progress.say(f"the network behind {split.layer_name} is run whole for every K: {split.reason}")
     with _timed(elapsed, "capture_s"), progress.bar("capture", len(test), "images") as advance:
         captured = capture(
             split,
             test.images_nhwc,
             materials.preprocess,
             weights_n=image_weights(len(test), prune.average, prune.average_batch_size),
-            batch_size=config.sweep.batch_size,
+            batch_size=config.sweep.capture_batch_size,
             cache_mb=config.sweep.cache_mb,
             on_progress=lambda n: advance(n, ""),
         )
@@ -297,7 +299,13 @@ def _sweep(
             advance(len(points), "")
             done = {point.k for point in points}
             for point in sweep_points(
-                split, captured.features, test.labels_n, steps, done=done, batch_size=config.sweep.batch_size
+                split,
+                captured.features,
+                test.labels_n,
+                steps,
+                done=done,
+                batch_size=config.sweep.batch_size,
+                shortcut=config.sweep.shortcut,
             ):
                 journal.append(outputs.row_of_point(point))
                 points.append(point)
@@ -310,6 +318,7 @@ def _sweep(
                     )
     points.sort(key=lambda point: point.k)
     outputs.write_results(run, points)
+    outputs.write_metrics(run, points, test.class_names or [str(label) for label in range(split.n_labels)])
     outputs.draw_accuracy(run, points, split.layer_name, split.n_channels)
     layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
     return outputs.summarise(points, layer, prune.model_dump(exclude={"layer"}))
@@ -366,6 +375,7 @@ def _settings_of_numbers(config: Config) -> dict[str, Any]:
         **config.data.model_dump(exclude={"train", "test"}),
         **config.prune.model_dump(),
         "schedule": config.sweep.schedule,
+        "shortcut": config.sweep.shortcut,
     }
 
 

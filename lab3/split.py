@@ -1,40 +1,51 @@
 """Cut a model at the layer to be pruned: a trunk that never changes, and a head that sees pruned channels.
 
 The cut is at the layer's linear output, before its activation. There, pruning a channel means replacing it by a
-constant: 0 where kernel and bias are zeroed, the bias where only the kernel is. The model's weights are never touched.
+constant: 0 where kernel and bias are zeroed, the bias where only the kernel is. Behind it, as long as layers keep
+channels apart, a channel has two states: its own features, or what it leaves behind when pruned. The first Dense or
+Conv2D that mixes channels is linear in its input, so pruning a channel adds the difference of the two states times that
+channel's weights. Only what follows has to be run for every K. The model's weights are never touched.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from lab3.backend import compile_function
+from lab3.backend import compile_function, to_numpy
+from lab3.channelwise import separate
 from lab3.errors import ConfigError, ModelError
 from lab3.graph import Graph, Step, depends_on, flatten_model, list_layers, run_steps
 
 
 @dataclass(frozen=True)
 class Split:
-    """A model cut at one layer.
+    """A model cut at one layer. All functions are compiled, take arrays of one block of images, and return tensors.
 
-    `run_trunk(images_nhwc)` gives `[linear, measured, *carried]`: the layer's output before its activation `(N, ...,
-    C)`, the quantity whose mean is the importance, and the tensors that pass the layer by. `run_head(linear, *carried,
-    is_pruned_c)` gives `[logits_nl]`. All float32. `pruned_output_c` is what a pruned channel's measured quantity
-    becomes.
+    `run_trunk(images_nhwc)` gives `[measured, own, pruned, *carried]`: the quantity whose mean is the importance `(N,
+    ..., C)`; the features where channels are mixed first, in their own and in their pruned state, `(N, ..., U)` with
+    unit u of channel u % C; and the tensors that pass the layer by. `pruned` has one row unless `pruned_varies` from
+    image to image. `start(own, pruned, is_pruned_u)` gives `[mixed]` with those units pruned. `finish(mixed, own,
+    pruned, *carried, units, keep)` gives `[logits_nl]` with more `units` pruned where `keep` is 1 (0 fills up);
+    `finish_rows(rows, ...)` does so for some of the images. `pruned_output_c` is what a pruned channel's measured
+    quantity becomes. `reason` says why the head could not be divided at a mixing layer, None if it was; `mixed` then is
+    the features themselves.
     """
 
     layer_name: str
     layer_index: int
-    layer_class: str
     n_channels: int
+    n_units: int
     n_labels: int
-    n_carried: int
     pruned_output_c: np.ndarray
-    run_trunk: Any
-    run_head: Any
+    reason: str | None
+    pruned_varies: bool
+    run_trunk: Callable[..., list[Any]]
+    start: Callable[..., list[Any]]
+    finish: Callable[..., list[Any]]
+    finish_rows: Callable[..., list[Any]]
 
 
 def find_layer(model: Any, layer: str | int | None = None) -> Any:
@@ -77,51 +88,96 @@ def split_model(
 
     Raises `ModelError` for a model that is no graph or does not end in one row of class scores an image.
     """
+    import keras
+
     found = find_layer(model, layer)
     graph = flatten_model(model)
     (step,) = [candidate for candidate in graph.steps if candidate.layer is found]
-    cut = graph.steps.index(step)
-    tainted = depends_on(graph.steps[cut + 1 :], step.outputs)
-    trunk_steps = [s for s in graph.steps if not tainted.intersection(s.outputs)]
-    head_steps, logits_slot = _end_at_logits(
-        [s for s in graph.steps[cut + 1 :] if tainted.intersection(s.outputs)], graph
-    )
-    carried_slots = sorted({slot for s in head_steps for slot in s.input_slots if slot not in tainted})
+    after = graph.steps[graph.steps.index(step) + 1 :]
+    dependent = depends_on(after, step.outputs)
+    trunk_steps = [s for s in graph.steps if not dependent.intersection(s.outputs)]
+    head_steps, logits_slot = _end_at_logits([s for s in after if dependent.intersection(s.outputs)], graph)
 
-    linear_layer = _without_activation(step)
     (input_slot,), (output_slot,) = step.input_slots, step.outputs
-    kernel_shape = tuple(found.kernel.shape)
-    kept_bias_c = np.zeros(kernel_shape[-1], np.float32)
+    n_channels = int(found.kernel.shape[-1])
+    parts = separate(head_steps, output_slot, n_channels)
+    mixing = parts.mixing
+    boundary_slot = mixing.input_slots[0] if mixing else output_slot
+    carried_slots = sorted({slot for s in parts.rest for slot in s.input_slots if slot not in dependent})
+    linear_layer = _without_activation(step)
+    mixing_layer, mixed_activation, mixed_slot = None, None, output_slot
+    if mixing is not None:
+        mixing_layer, mixed_activation, mixed_slot = (
+            _without_activation(mixing),
+            mixing.layer.activation,
+            mixing.outputs[0],
+        )
+    kept_bias_c = np.zeros(n_channels, np.float32)
     if bias == "keep" and found.use_bias:
-        kept_bias_c = _to_numpy(found.bias)
+        kept_bias_c = to_numpy(found.bias)
 
     def measure(linear: Any) -> Any:
         return found.activation(linear) if measured == "output" else linear
 
+    def at_boundary(values: dict[int, Any], linear: Any) -> Any:
+        return run_steps(parts.channelwise, values | {output_slot: found.activation(linear)})[boundary_slot]
+
     def trunk(images_nhwc: Any) -> list[Any]:
         values = run_steps(trunk_steps, {graph.input_slot: images_nhwc})
         linear = linear_layer(values[input_slot])
-        return [linear, measure(linear), *(values[slot] for slot in carried_slots)]
+        # What a channel leaves behind is the same for every image unless other tensors join in.
+        like = linear if parts.uses_others else linear[:1]
+        constant = keras.ops.zeros_like(like) + keras.ops.cast(kept_bias_c, like.dtype)
+        own, pruned = at_boundary(values, linear), at_boundary(values, constant)
+        return [measure(linear), own, pruned, *(values[slot] for slot in carried_slots)]
 
-    def head(linear: Any, *carried_and_mask: Any) -> list[Any]:
-        import keras
+    def start(own: Any, pruned: Any, is_pruned_u: Any) -> list[Any]:
+        masked = keras.ops.where(is_pruned_u, pruned, own)
+        return [mixing_layer(masked) if mixing_layer else masked]
 
-        *carried, is_pruned_c = carried_and_mask
-        pruned = keras.ops.where(is_pruned_c, keras.ops.cast(kept_bias_c, linear.dtype), linear)
-        values = dict(zip(carried_slots, carried, strict=True)) | {output_slot: found.activation(pruned)}
-        return [keras.ops.cast(run_steps(head_steps, values)[logits_slot], "float32")]
+    def finish(mixed: Any, own: Any, pruned: Any, *others: Any) -> list[Any]:
+        *carried, units, keep = others
+        if mixing_layer is None or mixed_activation is None:
+            n_hits_u = keras.ops.sum(keras.ops.one_hot(units, own.shape[-1]) * keep[:, None], axis=0)
+            values = {mixed_slot: keras.ops.where(n_hits_u > 0, pruned, mixed)}
+        else:
+            change = keras.ops.take(pruned, units, axis=-1) - keras.ops.take(own, units, axis=-1)
+            mixed = mixed + _mix(mixing_layer, change * keras.ops.cast(keep, change.dtype), units)
+            values = {mixed_slot: mixed_activation(mixed)}
+        values |= dict(zip(carried_slots, carried, strict=True))
+        return [keras.ops.cast(run_steps(parts.rest, values)[logits_slot], "float32")]
 
+    def finish_rows(rows: Any, mixed: Any, own: Any, pruned: Any, *others: Any) -> list[Any]:
+        *carried, units, keep = others
+        some = [keras.ops.take(tensor, rows, axis=0) for tensor in (mixed, own, *carried)]
+        some_pruned = keras.ops.take(pruned, rows, axis=0) if parts.uses_others else pruned
+        return finish(some[0], some[1], some_pruned, *some[2:], units, keep)
+
+    boundary_shape = mixing.node.input_tensors[0].shape if mixing else step.node.outputs[0].shape
     return Split(
         layer_name=found.name,
         layer_index=_index_of(found, list_layers(model)),
-        layer_class=type(found).__name__,
-        n_channels=kernel_shape[-1],
+        n_channels=n_channels,
+        n_units=int(boundary_shape[-1]),
         n_labels=int(graph.output_shape[1] or 0),
-        n_carried=len(carried_slots),
-        pruned_output_c=_to_numpy(measure(kept_bias_c)),
+        pruned_output_c=to_numpy(measure(kept_bias_c)),
+        reason=parts.reason,
+        pruned_varies=parts.uses_others,
         run_trunk=compile_function(trunk),
-        run_head=compile_function(head),
+        start=compile_function(start),
+        finish=compile_function(finish),
+        finish_rows=compile_function(finish_rows),
     )
+
+
+def _mix(layer: Any, inputs: Any, units: Any) -> Any:
+    """The layer's product of `inputs` `(N, ..., len(units))` with the weights of those input units; no bias."""
+    import keras
+
+    if isinstance(layer, keras.layers.Dense):
+        return keras.ops.matmul(inputs, keras.ops.take(layer.kernel, units, axis=0))
+    kernel = keras.ops.take(layer.kernel, units, axis=2)
+    return keras.ops.conv(inputs, kernel, layer.strides, layer.padding, "channels_last", layer.dilation_rate)
 
 
 def ends_in_softmax(model: Any) -> bool:
@@ -227,10 +283,3 @@ def _without_activation(step: Step) -> Any:
 
 def _index_of(layer: Any, layers: Sequence[Any]) -> int:
     return next(index for index, candidate in enumerate(layers) if candidate is layer)
-
-
-def _to_numpy(tensor: Any) -> np.ndarray:
-    import keras
-
-    array: np.ndarray = keras.ops.convert_to_numpy(tensor)
-    return array

@@ -13,6 +13,7 @@ from lab3.graph import list_layers
 class ReferencePoint:
     k: int
     pruned_channels: tuple[int, ...]
+    scores_nl: np.ndarray
     predictions_n: np.ndarray
     correct: int
     loss: float
@@ -50,7 +51,9 @@ def literal_sweep(
             predictions_n = scores_nl.argmax(axis=1)
             loss = _loss(scores_nl, labels_n)
             points.append(
-                ReferencePoint(k, tuple(sorted(gone)), predictions_n, int((predictions_n == labels_n).sum()), loss)
+                ReferencePoint(
+                    k, tuple(sorted(gone)), scores_nl, predictions_n, int((predictions_n == labels_n).sum()), loss
+                )
             )
     finally:
         layer.set_weights(original)

@@ -91,7 +91,7 @@ def test_run_trains_sweeps_and_draws(invoke: Callable[..., Result], tmp_path: Pa
     assert "W&B offline: chosen by --mode" in result.stderr and "training digits_cnn on 1,352 images" in result.stderr
     assert sorted(path.name for path in run.iterdir()) == [
         "capture.npz", "channels.csv", "config.yaml", "epochs.csv", "figures", "journal.jsonl", "manifest.json",
-        "model.h5", "results.csv", "summary.json", "wandb",
+        "metrics.csv", "model.h5", "results.csv", "summary.json", "wandb",
     ]  # fmt: skip
     assert len(read_csv(run / "results.csv")) == 32 and len(read_csv(run / "epochs.csv")) == 2
     pictures = {path.stem: Image.open(path) for path in (run / "figures").iterdir()}

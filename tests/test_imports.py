@@ -22,7 +22,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "architectures": set(),
     "config": {"errors", "schedule"},
     "graph": {"errors"},
-    "split": {"errors", "backend", "graph"},
+    "channelwise": {"graph"},
+    "split": {"errors", "backend", "channelwise", "graph"},
     "capture": {"errors", "backend", "split"},
     "engine": {"errors", "backend", "rank", "split"},
     "model_files": {"errors", "graph", "split"},
@@ -45,7 +46,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "__main__": {"cli"},
 }  # fmt: skip
-KERAS = {"architectures", "backend", "data", "graph", "manifest", "model_files", "pipeline", "split", "training"}
+KERAS = {
+    "architectures",
+    "backend",
+    "channelwise",
+    "data",
+    "graph",
+    "manifest",
+    "model_files",
+    "pipeline",
+    "split",
+    "training",
+}
 OWNERS: dict[str, set[str]] = {
     "wandb": {"tracking"},
     "matplotlib": {"figures"},

@@ -123,13 +123,15 @@ class WandbTracker:
         self._when_running("log figures", wait)
 
     def log_point(self, point: SweepPoint) -> None:
-        """One history row `K, n_pruned, correct, accuracy, loss` and what waits for it."""
+        """One history row, `K` and the point's metrics, with what waits for it."""
         row = {
             "K": point.k,
             "n_pruned": point.n_pruned,
             "correct": point.correct,
             "accuracy": point.accuracy,
             "loss": point.loss,
+            "top5_accuracy": point.top5_correct / point.total,
+            "n_changed": point.n_changed,
         }
         self._log(row | self._waiting)
         self._waiting.clear()
@@ -160,7 +162,17 @@ class WandbTracker:
         self._run.define_metric("epoch")
         self._run.define_metric("train/*", step_metric="epoch")
         # Not "*": W&B would then write a K into the rows of training too.
-        for name in ("n_pruned", "correct", "accuracy", "loss", "channels", "feature_map*", "accuracy_curve"):
+        for name in (
+            "n_pruned",
+            "correct",
+            "accuracy",
+            "loss",
+            "top5_accuracy",
+            "n_changed",
+            "channels",
+            "feature_map*",
+            "accuracy_curve",
+        ):
             self._run.define_metric(name, step_metric="K")
 
     def _forget_failed_start(self) -> None:
