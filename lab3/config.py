@@ -164,8 +164,7 @@ def load_config(
         values = _merge(values, read_yaml(experiment))
     for override in overrides:
         values = _merge(values, _parse_override(override))
-    source = f"{experiment or 'the settings'}" + (f" with {len(overrides)} --set" if overrides else "")
-    return _check(Config, values, source)
+    return _check(Config, values, str(experiment or "the settings"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
