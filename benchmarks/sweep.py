@@ -1,9 +1,10 @@
 """Measure lab3 against its own limits and against the reports' loop, all in one process on the same model and images.
 
-    python benchmarks/sweep.py --model vgg16_cifar10_keras2.h5 --data cifar10-test.zip
+    python benchmarks/sweep.py --model vgg16_cifar10_keras2.h5 --data cifar10-test.zip --more-data cifar10-train.zip
 
-writes benchmarks/RESULTS.md and benchmarks/results.json. The machine should be idle. Ratios are of times taken one after the
-other in this process; the limit is timed anew around every sweep, and the fastest of its timings counts.
+writes RESULTS.md and results.json beside this file. The machine should be idle. The limit of a sweep is the time of the
+matrix products behind the mixing layer, of the same shapes, timed before and after each sweep; the faster timing
+counts.
 """
 
 import argparse
@@ -11,17 +12,19 @@ import json
 import os
 import platform
 import resource
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests.reference is not installed
 
 import numpy as np
 
-from lab3.backend import backend_versions, compile_function, load_backend, map_blocks, to_tensor
+from lab3.backend import backend_versions, compile_function, load_backend, map_blocks, to_numpy, to_tensor
 
 DEVICE = load_backend("auto")
 
@@ -32,6 +35,7 @@ from lab3.config import load_config
 from lab3.data import load_dataset
 from lab3.engine import Shortcut, SweepPoint, sweep_points
 from lab3.graph import list_layers
+from lab3.journal import open_journal
 from lab3.model_files import load_model
 from lab3.outputs import row_of_point
 from lab3.pipeline import start_run
@@ -39,157 +43,288 @@ from lab3.preprocess import Preprocessing
 from lab3.progress import SilentProgress
 from lab3.rank import PruneStep, plan_pruning
 from lab3.split import Split, split_model
+from lab3.tracking import open_tracker
 from tests.reference import literal_sweep
 
-
-def peak_mb() -> float:
-    """Peak resident memory of this process so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+SHORTCUTS: tuple[Shortcut, ...] = ("none", "unchanged", "margins")
 
 
-def timed(action: Any) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = action()
-    return time.perf_counter() - start, result
+class Bench:
+    """The model, the images, and what one capture pass gives."""
+
+    def __init__(self, model_path: str, data: str) -> None:
+        self.model_path, self.data = model_path, data
+        self.model = load_model(model_path)
+        self.peak_mb_of_model = _peak_mb()
+        self.dataset = load_dataset(data, "test")
+        self.n = len(self.dataset)
+        self.preprocess = Preprocessing()
+        self.split: Split = split_model(self.model)
+        self.captured = self.capture()
+        self.steps = plan_pruning(
+            self.captured.importance_c, self.split.pruned_output_c, range(self.split.n_channels), "iterative"
+        )
+
+    def capture(self) -> Capture:
+        weights_n = image_weights(self.n, "images", 1)
+        images_nhwc = self.dataset.images_nhwc
+        return capture(self.split, images_nhwc, self.preprocess, weights_n=weights_n, batch_size=250, cache_mb=2048)
+
+    def sweep(self, shortcut: Shortcut, steps: tuple[PruneStep, ...], n: int | None = None) -> dict[str, Any]:
+        n = n or self.n
+        own, *others = self.captured.features
+        predictions_kn = np.zeros((len(steps), n), np.uint16)
+        points: list[SweepPoint] = []
+        start, first_s = time.perf_counter(), 0.0
+        for point in sweep_points(
+            self.split, (own[:n], *others), self.dataset.labels_n[:n], steps, shortcut=shortcut,
+            predictions_kn=predictions_kn,
+        ):  # fmt: skip
+            first_s = first_s or time.perf_counter() - start
+            points.append(point)
+        return {
+            "points": points,
+            "predictions": predictions_kn,
+            "first_s": first_s,
+            "sweep_s": time.perf_counter() - start,
+        }
 
 
 class Limit:
-    """The matrix products that a sweep cannot avoid: the dense layers behind the mixing layer, at every K."""
+    """The matrix products that no sweep of every image at every K avoids."""
 
-    def __init__(self, model: Any, split: Split) -> None:
+    n_rows = 2000
+
+    def __init__(self, model: Any) -> None:
         dense = [layer for layer in list_layers(model) if isinstance(layer, keras.layers.Dense)]
         shapes = [tuple(layer.kernel.shape) for layer in dense[1:]]
-        self.block = 2000
         rng = np.random.default_rng(0)
         kernels = [to_tensor(rng.normal(size=shape).astype(np.float32)) for shape in shapes]
-        self._inputs = [rng.normal(size=(self.block, shape[0])).astype(np.float32) for shape in shapes]
-        self._inputs = [to_tensor(inputs) for inputs in self._inputs]
+        self._inputs = [to_tensor(rng.normal(size=(self.n_rows, rows)).astype(np.float32)) for rows, _ in shapes]
         self._products = compile_function(
-            lambda *inputs: [keras.ops.matmul(x, w) for x, w in zip(inputs, kernels, strict=True)]
+            lambda *inputs: [keras.ops.matmul(x, kernel) for x, kernel in zip(inputs, kernels, strict=True)]
         )
-        self.flop_per_image = sum(2 * a * b for a, b in shapes)
-        self._products(*self._inputs)
+        self.gflop_per_image = sum(2 * a * b for a, b in shapes) / 1e9
+        self._run()
+
+    def _run(self) -> None:
+        to_numpy(self._products(*self._inputs)[-1])
 
     def seconds(self, n_images: int, n_steps: int) -> float:
-        """Time of the products for `n_images` at `n_steps` K, the fastest of five timings of 2,000 images, scaled."""
-        best = min(timed(lambda: [np.asarray(y) for y in self._products(*self._inputs)])[0] for _ in range(5))
-        return best * n_images / self.block * n_steps
+        return _best_of(8, self._run) * n_images / self.n_rows * n_steps
 
 
-def sweep(
-    split: Split, captured: Capture, labels_n: np.ndarray, steps: tuple[PruneStep, ...], shortcut: Shortcut, **settings: Any
-) -> tuple[list[SweepPoint], np.ndarray, float]:
-    """(points, predicted classes, seconds until the first point)."""
-    predictions_kn = np.zeros((len(steps), len(labels_n)), np.uint16)
-    start, first, points = time.perf_counter(), 0.0, []
-    for point in sweep_points(
-        split, captured.features, labels_n, steps, shortcut=shortcut, predictions_kn=predictions_kn, **settings
-    ):
-        first = first or time.perf_counter() - start
-        points.append(point)
-    return points, predictions_kn, first
+def measure_capture(bench: Bench) -> dict[str, float]:
+    images_nhwc = bench.preprocess(bench.dataset.images_nhwc)
+    predict = compile_function(lambda block: [bench.model(block, training=False)])
+    raw_nhwc = bench.dataset.images_nhwc
+
+    def whole_network() -> None:
+        for _ in map_blocks(lambda block: predict(bench.preprocess(block)), raw_nhwc, 250):
+            pass
+
+    def model_predict() -> None:
+        bench.model.predict(images_nhwc, batch_size=250, verbose=0)
+
+    capture_s, predict_s, whole_s = (_best_of(3, action) for action in (bench.capture, model_predict, whole_network))
+    return {"capture_s": capture_s, "predict_s": predict_s, "ratio": capture_s / predict_s, "whole_network_s": whole_s}
+
+
+def measure_sweeps(bench: Bench, limit: Limit) -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    exact: dict[str, Any] = {}
+    for shortcut in SHORTCUTS:
+        before_s = limit.seconds(bench.n, len(bench.steps))
+        done = bench.sweep(shortcut, bench.steps)
+        limit_s = min(before_s, limit.seconds(bench.n, len(bench.steps)))
+        exact = exact or done
+        losses, exact_losses = (np.array([point.loss for point in each["points"]]) for each in (done, exact))
+        rows[shortcut] = {
+            "sweep_s": done["sweep_s"],
+            "limit_s": limit_s,
+            "ratio": done["sweep_s"] / limit_s,
+            "first_point_s": done["first_s"],
+            "share_run": sum(point.n_run for point in done["points"]) / done["predictions"].size,
+            "n_predictions_unlike_none": int((done["predictions"] != exact["predictions"]).sum()),
+            "loss_difference_mean": float(np.abs(losses - exact_losses).mean()),
+            "loss_difference_max": float(np.abs(losses - exact_losses).max()),
+        }
+    return rows
+
+
+def measure_literal(bench: Bench) -> dict[str, Any]:
+    """The reports' loop at five K, each ranked and evaluated by the whole network, held against the sweep."""
+    chosen = [int(k) for k in np.linspace(0, bench.split.n_channels - 1, 5)]
+    images_nhwc = bench.preprocess(bench.dataset.images_nhwc)
+    start = time.perf_counter()
+    reference = literal_sweep(bench.model, images_nhwc, bench.dataset.labels_n, bench.split.layer_name, chosen)
+    per_k = (time.perf_counter() - start) / len(chosen)
+    predictions = bench.sweep("margins", bench.steps)["predictions"]
+    return {
+        "k": chosen,
+        "s_per_k": per_k,
+        "extrapolated_s": per_k * len(bench.steps),
+        "correct": [point.correct for point in reference],
+        "n_predictions_unlike": [int((predictions[p.k] != p.predictions_n).sum()) for p in reference],
+    }
+
+
+def measure_command(bench: Bench, literal_s: float) -> dict[str, float]:
+    """`lab3 sweep` from loading to summary, journal and offline W&B on; and what recording its points takes alone."""
+    config = load_config(None, [f"model.path='{bench.model_path}'", f"data.test='{bench.data}'"])
+    points = bench.sweep("margins", bench.steps[:72])["points"]
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        run = start_run(config, out=Path(folder), run_id="bench", mode="offline", progress=SilentProgress())
+        command_s = time.perf_counter() - start
+        elapsed = run.read_manifest()["elapsed_s"]
+        start = time.perf_counter()
+        tracker = open_tracker("offline", Path(folder), "record", warn=print, is_resumed=False)
+        started_s = time.perf_counter() - start
+        start = time.perf_counter()
+        with open_journal(Path(folder) / "journal.jsonl", {}) as journal:
+            for point in points:
+                journal.append(row_of_point(point))
+                tracker.log_point(point)
+        record_s = (time.perf_counter() - start) / len(points) * len(bench.steps)
+        tracker.finish({}, 0)
+    return {
+        "command_s": command_s,
+        **elapsed,
+        "literal_over_command": literal_s / command_s,
+        "record_s": record_s,
+        "record_share_of_sweep": record_s / elapsed["sweep_s"],
+        "tracker_start_s": started_s,
+    }
+
+
+def measure_growth(bench: Bench) -> dict[str, list[list[float]]]:
+    """Seconds of sweeps without shortcut: over the number of images, and over the number of K."""
+    some = bench.steps[:40]
+    return {
+        "images": [[n, bench.sweep("none", some, n)["sweep_s"]] for n in (bench.n // 4, bench.n // 2, bench.n)],
+        "k": [
+            [len(steps), bench.sweep("none", steps)["sweep_s"]] for steps in (bench.steps[:20], some, bench.steps[:80])
+        ],
+    }
+
+
+def peak_memory_in_new_process(model: str, data: str) -> dict[str, float]:
+    """Of one capture and sweep in a process of its own."""
+    command = [sys.executable, __file__, "--model", model, "--data", data, "--only-memory"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return dict(json.loads(output.splitlines()[-1]))
+
+
+def only_memory(model: str, data: str) -> None:
+    bench = Bench(model, data)
+    bench.sweep("margins", bench.steps[:72])
+    print(json.dumps({"n_images": bench.n, "mb_above_model": _peak_mb() - bench.peak_mb_of_model}))
+
+
+def render(result: dict[str, Any]) -> str:
+    capture_row, literal, command = result["capture"], result["literal"], result["command"]
+    sweeps = "\n".join(
+        f"| `{name}` | {row['sweep_s']:.1f} | {row['limit_s']:.1f} | {row['ratio']:.2f} | {row['first_point_s']:.1f} | "
+        f"{row['share_run']:.1%} | {row['n_predictions_unlike_none']} | {row['loss_difference_mean']:.1e}, "
+        f"{row['loss_difference_max']:.1e} |"
+        for name, row in result["sweeps"].items()
+    )
+    memory = "; ".join(f"{row['mb_above_model']:.0f} MB with {row['n_images']:,} images" for row in result["memory"])
+    growth = {
+        name: ", ".join(f"{n:,}: {seconds:.1f} s" for n, seconds in rows) for name, rows in result["growth"].items()
+    }
+    return f"""# Benchmark results
+
+Made by `{result["command_line"]}` on {result["machine"]}; {result["versions"]}.
+{result["n_images"]:,} images, {result["n_k"]} values of K. GPU: {result["gpu"]}.
+
+## The sweep against its limit
+
+The limit is the matrix products behind the mixing layer for every image at every K, {result["limit_tflop"]:.1f} TFLOP.
+
+| shortcut | sweep, s | limit, s | ratio | first point, s | images run | predictions unlike `none` | loss unlike, mean and most |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{sweeps}
+
+## The capture pass
+
+{capture_row["capture_s"]:.1f} s; `model.predict` on the same images in the same batches {capture_row["predict_s"]:.1f} s: {capture_row["ratio"]:.2f}
+times. (The whole network called in the capture's own way: {capture_row["whole_network_s"]:.1f} s.)
+
+## The whole command against the reports' loop
+
+Literal loop (weights zeroed, whole network run to rank and again to evaluate): {literal["s_per_k"]:.1f} s a K at K = {literal["k"]},
+{literal["extrapolated_s"] / 3600:.2f} h for all. Correct there: {literal["correct"]}; predictions of the sweep unlike: {literal["n_predictions_unlike"]}.
+
+`lab3 sweep`, from loading to summary, journal and offline W&B on: {command["command_s"]:.1f} s, {command["literal_over_command"]:.0f} times faster.
+Capture {command["capture_s"]:.1f} s, sweep {command["sweep_s"]:.1f} s. Journal and tracking of all points: {command["record_s"]:.2f} s,
+{command["record_share_of_sweep"]:.2%} of the sweep.
+
+## Memory and growth
+
+Peak above the loaded model, capture and 72 K in a process of its own: {memory}.
+
+Seconds without shortcut over images (40 K): {growth["images"]}. Over K: {growth["k"]}.
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--more-data", help="a larger set of the same kind, for memory")
+    parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-
+    if args.only_memory:
+        only_memory(args.model, args.data)
+        return
+    bench = Bench(args.model, args.data)
+    limit = Limit(bench.model)
+    names = " ".join(Path(each).name if "/" in each else each for each in sys.argv[1:])
+    literal = measure_literal(bench)
     result: dict[str, Any] = {
-        "machine": {"processor": _processor(), "n_cpus": os.cpu_count(), "device": DEVICE, "python": platform.python_version()},
-        "versions": backend_versions(),
+        "command_line": f"python benchmarks/sweep.py {names}",
+        "machine": f"{os.cpu_count()} cores of {_processor()}, Python {platform.python_version()}",
+        "versions": ", ".join(f"{name} {version}" for name, version in backend_versions().items()),
+        "gpu": DEVICE if DEVICE == "gpu" else "not measured, there is none on this machine",
+        "n_images": bench.n,
+        "n_k": len(bench.steps),
+        "limit_tflop": limit.gflop_per_image * bench.n * len(bench.steps) / 1000,
+        "capture": measure_capture(bench),
+        "sweeps": measure_sweeps(bench, limit),
+        "literal": literal,
+        "command": measure_command(bench, literal["extrapolated_s"]),
+        "growth": measure_growth(bench),
+        "memory": [
+            peak_memory_in_new_process(args.model, data) for data in (args.data, args.more_data) if data is not None
+        ],
     }
-    model = load_model(args.model)
-    dataset = load_dataset(args.data, "test")
-    preprocess = Preprocessing()
-    n = len(dataset)
-    split = split_model(model)
-    schedule = tuple(range(split.n_channels))
-    ready_mb = peak_mb()
+    folder = Path(__file__).parent
+    (folder / "results.json").write_text(json.dumps(result, indent=2) + "\n")
+    (folder / "RESULTS.md").write_text(render(result))
+    print(render(result))
 
-    def run_capture() -> Capture:
-        weights_n = image_weights(n, "images", 1)
-        return capture(split, dataset.images_nhwc, preprocess, weights_n=weights_n, batch_size=250, cache_mb=2048)
 
-    run_capture()
-    capture_s, captured = min((timed(run_capture) for _ in range(3)), key=lambda pair: pair[0])
-    predict = compile_function(lambda images_nhwc: [model(images_nhwc, training=False)])
-    same_blocks_s = min(
-        timed(lambda: list(map_blocks(lambda b: predict(preprocess(b)), dataset.images_nhwc, 250)))[0] for _ in range(3)
-    )
-    images_nhwc = preprocess(dataset.images_nhwc)
-    predict_s = min(timed(lambda: model.predict(images_nhwc, batch_size=250, verbose=0))[0] for _ in range(3))
-    result["capture"] = {"capture_s": capture_s, "predict_s": predict_s, "whole_network_same_blocks_s": same_blocks_s}
+def _best_of(n: int, action: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(n):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
-    limit = Limit(model, split)
-    steps = plan_pruning(captured.importance_c, split.pruned_output_c, schedule, "iterative")
-    result["sweeps"], predictions = {}, {}
-    for shortcut in ("none", "unchanged", "margins"):
-        before = limit.seconds(n, len(steps))
-        sweep_s, (points, predictions[shortcut], first_s) = timed(
-            lambda shortcut=shortcut: sweep(split, captured, dataset.labels_n, steps, shortcut)
-        )
-        limit_s = min(before, limit.seconds(n, len(steps)))
-        result["sweeps"][shortcut] = {
-            "sweep_s": sweep_s,
-            "limit_s": limit_s,
-            "ratio": sweep_s / limit_s,
-            "first_point_s": first_s,
-            "share_run": sum(point.n_run for point in points) / (n * len(steps)),
-            "n_predictions_unlike_none": int((predictions[shortcut] != predictions["none"]).sum()),
-            "max_loss_difference": 0.0,
-        }
-        losses = np.array([point.loss for point in points])
-        if shortcut == "none":
-            exact_losses = losses
-        result["sweeps"][shortcut]["max_loss_difference"] = float(np.abs(losses - exact_losses).max())
-    result["limit_gflops"] = limit.flop_per_image * n * len(steps) / result["sweeps"]["none"]["limit_s"] / 1e9
-    result["peak_mb_above_model"] = peak_mb() - ready_mb
 
-    chosen = [int(k) for k in np.linspace(0, split.n_channels - 1, 5)]
-    literal_s, reference = timed(
-        lambda: literal_sweep(model, images_nhwc, dataset.labels_n, split.layer_name, chosen)
-    )
-    per_k = literal_s / len(chosen)
-    result["literal"] = {
-        "k": chosen,
-        "seconds_per_k": per_k,
-        "extrapolated_s": per_k * len(steps),
-        "correct": [point.correct for point in reference],
-        "correct_lab3": [int((predictions["margins"][k] == dataset.labels_n).sum()) for k in chosen],
-        "n_predictions_unlike": [int((predictions["margins"][p.k] != p.predictions_n).sum()) for p in reference],
-    }
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    overrides = [f"model.path='{args.model}'", f"data.test='{args.data}'"]
-    with tempfile.TemporaryDirectory() as folder:
-        command_s, run = timed(
-            lambda: start_run(
-                load_config(None, overrides), out=Path(folder), run_id="bench", mode="offline", progress=SilentProgress()
-            )
-        )
-        elapsed = run.read_manifest()["elapsed_s"]
-    # The same points told to the journal alone, without computing them.
-    result["command"] = {
-        "seconds": command_s,
-        "times_faster_than_literal": per_k * len(steps) / command_s,
-        **elapsed,
-        "journal_bytes": len(json.dumps([row_of_point(point) for point in points])),
-    }
 
-    growth: dict[str, list[tuple[int, float]]] = {"images": [], "k": []}
-    for share in (4, 2, 1):
-        rows = slice(0, n // share)
-        part = Capture(captured.mean_map_hwc, (captured.features[0][rows], *captured.features[1:]))
-        some = steps[:72]
-        growth["images"].append((n // share, timed(lambda p=part, s=some, r=rows: sweep(split, p, dataset.labels_n[r], s, "none"))[0]))
-    for count in (40, 72, 136):
-        growth["k"].append((count, timed(lambda c=count: sweep(split, captured, dataset.labels_n, steps[:c], "none"))[0]))
-    result["growth_none_s"] = growth
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
 
-    args.out.mkdir(exist_ok=True)
-    (args.out / "results.json").write_text(json.dumps(result, indent=2) + "\n")
-    text = render(result)
-    (args.out / "RESULTS.md").write_text(text)
-    print(text)
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,8 @@ Lab3Error
 │   └── RunStateError    78  a run folder exists, is missing, or does not fit what was asked
 ├── DataError       exit 65  images or labels that cannot be used
 ├── ModelError      exit 65  a model file that cannot be used
-└── RunLockedError  exit 75  another process works on this run; try again later
+├── RunLockedError  exit 75  another process works on this run; try again later
+└── StoppedError    exit 75 or 130  a signal asked to stop; what was computed is kept
 
 A message says what the rule is, what was received, and what to do.
 """
@@ -43,3 +44,11 @@ class RunLockedError(Lab3Error):
     """Another process holds the run's lock."""
 
     exit_code = 75
+
+
+class StoppedError(Lab3Error):
+    """A signal asked to stop: SIGTERM ends with 75, try again later, SIGINT with 130."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

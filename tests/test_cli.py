@@ -310,7 +310,7 @@ def start(*args: str | Path) -> subprocess.Popen[str]:
 
 
 def test_kill_9_in_the_sweep_loses_no_point(tmp_path: Path, invoke: Callable[..., Result]) -> None:
-    quick = ("--mode", "offline", "--set", "train.epochs=1", "--set", "sweep.batch_size=1")
+    quick = ("--mode", "offline", "--set", "train.epochs=1", "--set", "sweep.batch_size=10")
     process = start("run", EXPERIMENTS / "digits.yaml", *quick, "--run-id", "killed")
     journal = tmp_path / "runs" / "killed" / "journal.jsonl"
     assert process.stderr is not None
@@ -326,23 +326,35 @@ def test_kill_9_in_the_sweep_loses_no_point(tmp_path: Path, invoke: Callable[...
     assert [row["k"] for row in rows] == list(range(32))
 
     model = tmp_path / "runs" / "killed" / "model.h5"
-    same = ("--set", "data.scale=16.0", "--set", "sweep.batch_size=1", "--run-id", "whole")
+    same = ("--set", "data.scale=16.0", "--set", "sweep.batch_size=10", "--run-id", "whole")
     assert invoke("sweep", model, "--data", "digits", *same).exit_code == 0
     for name in ("results.csv", "channels.csv"):
         assert (tmp_path / "runs" / "killed" / name).read_bytes() == (tmp_path / "runs" / "whole" / name).read_bytes()
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
-    process = start("run", EXPERIMENTS / "digits.yaml", "--run-id", "stopped", "--set", "sweep.batch_size=1")
+@pytest.mark.parametrize(
+    ("number", "phase", "exit_code"), [(signal.SIGINT, "train: ", 130), (signal.SIGTERM, "sweep: ", 75)]
+)
+def test_signals_wait_for_the_work_in_hand_and_say_how_to_go_on(
+    tmp_path: Path, invoke: Callable[..., Result], number: signal.Signals, phase: str, exit_code: int
+) -> None:
+    quick = ("--set", "train.epochs=2", "--set", "sweep.batch_size=10")
+    process = start("run", EXPERIMENTS / "digits.yaml", "--run-id", "stopped", *quick)
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("train: "):
+        if line.startswith(phase):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate()
-    assert process.returncode == 130
-    assert "Interrupted. What was computed is kept; `lab3 resume RUN` goes on from there." in errors
+    assert process.returncode == exit_code
+    assert errors.splitlines()[-1] == (
+        f"Error: stopped by {number.name}; what was computed is kept, `lab3 resume RUN` goes on from there"
+    )
     assert "Traceback" not in errors
+    run = tmp_path / "runs" / "stopped"
+    assert not (run / "summary.json").exists()
+    assert invoke("resume", run).exit_code == 0
+    assert len(read_csv(run / "results.csv")) == 32
 
 
 @pytest.mark.shared

@@ -20,7 +20,7 @@ class _Group(click.Group):
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("\nInterrupted. What was computed is kept; `lab3 resume RUN` goes on from there.", err=True)
+            click.echo("\nInterrupted: what was computed is kept, `lab3 resume RUN` goes on from there.", err=True)
             ctx.exit(130)
 
 
@@ -37,8 +37,8 @@ def main() -> None:
       lab3 run experiments/digits.yaml
       lab3 sweep my.h5 --data cifar10
 
-    Exit codes: 0 done; 2 wrong usage; 65 bad data or model; 75 another process works on the run; 78 bad configuration;
-    130 interrupted; 1 a bug.
+    Exit codes: 0 done; 2 wrong usage; 65 bad data or model; 75 stopped by SIGTERM, or another process works on the run:
+    try again; 78 bad configuration; 130 interrupted; 1 a bug.
     """
 
 

@@ -103,7 +103,9 @@ def resume_command(run: Path, device: Any, mode: str | None) -> None:
     from lab3.cli.terminal import TerminalProgress, show_run
     from lab3.pipeline import resume_run
 
-    show_run(resume_run(run, device=device, mode=mode, progress=TerminalProgress()))
+    with TerminalProgress() as progress:
+        done = resume_run(run, device=device, mode=mode, progress=progress)
+    show_run(done)
 
 
 def _start(experiment: Path | None, settings: list[str], *, kind: Any, **options: Any) -> None:
@@ -115,4 +117,6 @@ def _start(experiment: Path | None, settings: list[str], *, kind: Any, **options
     from lab3.cli.terminal import TerminalProgress, show_run
     from lab3.pipeline import start_run
 
-    show_run(start_run(config, kind=kind, progress=TerminalProgress(), **options))
+    with TerminalProgress() as progress:
+        run = start_run(config, kind=kind, progress=progress, **options)
+    show_run(run)

@@ -1,8 +1,11 @@
 """What a person sees: progress on stderr, results on stdout."""
 
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Self
 
 import click
 from rich.console import Console
@@ -21,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab3.engine import SweepPoint
+from lab3.errors import StoppedError
 from lab3.model_files import LayerInfo
 from lab3.outputs import read_points
 from lab3.progress import Advance, Progress
@@ -30,10 +34,39 @@ _SHOWN_POINTS = 12
 
 
 class TerminalProgress:
-    """Bars with rate and time left on a terminal; ten lines a bar in a log file."""
+    """Bars with rate and time left on a terminal; ten lines a bar in a log file.
+
+    As a context it also makes SIGINT and SIGTERM wait for the work in hand: the next call of a bar raises
+    `StoppedError`. A second SIGINT ends at once.
+    """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
+        self._received: int | None = None
+        self._earlier_handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._earlier_handlers[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._earlier_handlers.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None:
+            raise KeyboardInterrupt
+        self._received = number
+        self.say("stopping after the work in hand")
+
+    def _stop_if_asked(self) -> None:
+        if self._received is not None:
+            name = signal.Signals(self._received).name
+            code = 130 if self._received == signal.SIGINT else 75
+            raise StoppedError(
+                f"stopped by {name}; what was computed is kept, `lab3 resume RUN` goes on from there", code
+            )
 
     def say(self, text: str) -> None:
         """One line."""
@@ -66,6 +99,7 @@ class TerminalProgress:
                 bars.advance(task, n_done)
                 if note:
                     bars.update(task, note=note)
+                self._stop_if_asked()
 
             yield advance
 
@@ -78,6 +112,7 @@ class TerminalProgress:
             before, done = done, done + n_done
             if done * 10 // total > before * 10 // total:
                 self.say(f"{title}: {done:,} of {total:,} {unit}{', ' + last_note if last_note else ''}")
+            self._stop_if_asked()
 
         return advance
 
