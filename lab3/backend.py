@@ -52,13 +52,20 @@ def backend_versions() -> dict[str, str]:
 
 
 def compile_function(function: Callable[..., Any]) -> Callable[..., list[Any]]:
-    """`function` of arrays, which returns a list of tensors, compiled by the backend; call it with arrays or tensors.
+    """`function` of arrays, which returns a list of tensors, compiled by the backend; call it with either.
 
     It is traced once for each combination of input shapes, so give it blocks of few sizes.
     """
     import keras
 
     return _COMPILERS[keras.backend.backend()](function)
+
+
+def compile_gradient(function: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """The gradient of `function`, which returns one number, to its first argument, compiled."""
+    import keras
+
+    return _GRADIENTS[keras.backend.backend()](function)
 
 
 def to_tensor(array: np.ndarray) -> Any:
@@ -142,6 +149,37 @@ def _compile_torch(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _gradient_tensorflow(function: Callable[..., Any]) -> Callable[..., Any]:
+    import tensorflow
+
+    def gradient(first: Any, *others: Any) -> list[Any]:
+        with tensorflow.GradientTape() as tape:
+            tape.watch(first)
+            value = function(first, *others)
+        return [tape.gradient(value, first)]
+
+    return _compile_tensorflow(gradient)
+
+
+def _gradient_jax(function: Callable[..., Any]) -> Callable[..., Any]:
+    import jax
+
+    gradient = jax.grad(function)
+    return _compile_jax(lambda *arrays: [gradient(*arrays)])
+
+
+def _gradient_torch(function: Callable[..., Any]) -> Callable[..., Any]:
+    import keras
+    import torch
+
+    def call(first: Any, *others: Any) -> list[Any]:
+        watched = keras.ops.convert_to_tensor(first).detach().requires_grad_()
+        return list(torch.autograd.grad(function(watched, *map(keras.ops.convert_to_tensor, others)), watched))
+
+    return call
+
+
+_GRADIENTS = {"tensorflow": _gradient_tensorflow, "jax": _gradient_jax, "torch": _gradient_torch}
 _COMPILERS = {"tensorflow": _compile_tensorflow, "jax": _compile_jax, "torch": _compile_torch}
 
 

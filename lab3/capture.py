@@ -3,11 +3,12 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from lab3.backend import map_blocks
+from lab3.criteria import ChannelMoments
 from lab3.errors import ModelError
 from lab3.split import Split
 
@@ -17,17 +18,18 @@ class Capture:
     """What one pass through the trunk leaves.
 
     `mean_map_hwc`: float64 `(H, W, C)`, the mean over images of the measured quantity; `(1, 1, C)` for a dense layer.
-    `importance_c`: float64 `(C,)`, its mean over positions. `features`: the trunk's `own`, `pruned` and carried tensors
+    `moments`: of each channel. `features`: the trunk's `own`, `pruned` and carried tensors
     for all images, `(N, ...)` each; `pruned` has one row unless it varies from image to image.
     """
 
     mean_map_hwc: np.ndarray
+    moments: ChannelMoments
     features: tuple[np.ndarray, ...]
 
     @property
     def importance_c(self) -> np.ndarray:
-        importance_c: np.ndarray = self.mean_map_hwc.mean(axis=(0, 1))
-        return importance_c
+        """The default criterion, the mean over images and positions, float64 `(C,)`."""
+        return self.moments.mean_c
 
 
 def image_weights(n_images: int, average: Literal["images", "batches"], average_batch_size: int) -> np.ndarray:
@@ -53,20 +55,26 @@ def capture(
     weights_n: np.ndarray,
     batch_size: int,
     cache_mb: int,
+    keep_features: bool = True,
     on_progress: Callable[[int], None] = lambda n_images: None,
 ) -> Capture:
     """Run the trunk once over `images_nhwc` `(N, H, W, C)`.
 
     The means are accumulated in float64, `batch_size` images at a time. Features that need more than `cache_mb`
-    megabytes go to a temporary file that vanishes with the process. `on_progress` is told the number of images done.
+    megabytes go to a temporary file that vanishes with the process, or nowhere without `keep_features`. `on_progress`
+    is told the number of images done.
     """
     n_images = len(images_nhwc)
     batch_size = min(batch_size, n_images)
-    total: np.ndarray | float = 0.0
+    moments = _MomentSums()
     features: tuple[np.ndarray, ...] = ()
     for rows, (measured, *kept) in map_blocks(
         lambda block: split.run_trunk(preprocess(block)), images_nhwc, batch_size
     ):
+        moments.add(measured, weights_n[rows])
+        on_progress(rows.stop - rows.start)
+        if not keep_features:
+            continue
         if not features:
             in_file = sum(array[0].nbytes for array in kept) * n_images > cache_mb * 2**20
             n_rows = [n_images, n_images if split.pruned_varies else 1] + [n_images] * (len(kept) - 2)
@@ -75,15 +83,43 @@ def capture(
             )
         for store, array in zip(features, kept, strict=True):
             store[rows if len(store) == n_images else slice(1)] = array
-        total = total + np.tensordot(weights_n[rows], measured.astype(np.float64), axes=1)
-        on_progress(rows.stop - rows.start)
-    mean_map = np.asarray(total)
-    if not np.isfinite(mean_map).all():
+    mean_map_hwc = moments.mean_map if moments.mean_map.ndim == 3 else moments.mean_map[np.newaxis, np.newaxis]
+    if not np.isfinite(mean_map_hwc).all():
         raise ModelError(
             f"the outputs of layer {split.layer_name!r} must be finite, got NaN or infinity; "
             "check the model's weights and data.scale"
         )
-    return Capture(mean_map if mean_map.ndim == 3 else mean_map.reshape(1, -1, mean_map.shape[-1]), features)
+    return Capture(mean_map_hwc, moments.result(), features)
+
+
+class _MomentSums:
+    """Weighted sums over images, block by block, in float64."""
+
+    def __init__(self) -> None:
+        self.mean_map: Any = 0.0
+        self._absolute_c: Any = 0.0
+        self._square_c: Any = 0.0
+        self._zero_c: Any = 0.0
+        self._maximum_c: Any = -np.inf
+
+    def add(self, measured: np.ndarray, weights_n: np.ndarray) -> None:
+        values = measured.astype(np.float64)
+        self.mean_map = self.mean_map + np.tensordot(weights_n, values, axes=1)
+        self._absolute_c = self._absolute_c + _mean_c(np.abs(values), weights_n)
+        self._square_c = self._square_c + _mean_c(values**2, weights_n)
+        self._zero_c = self._zero_c + _mean_c((values == 0).astype(np.float64), weights_n)
+        self._maximum_c = np.maximum(self._maximum_c, values.max(axis=tuple(range(values.ndim - 1))))
+
+    def result(self) -> ChannelMoments:
+        mean_c = self.mean_map.reshape(-1, self.mean_map.shape[-1]).mean(axis=0)
+        return ChannelMoments(mean_c, self._absolute_c, self._maximum_c, self._square_c, self._zero_c)
+
+
+def _mean_c(values: np.ndarray, weights_n: np.ndarray) -> np.ndarray:
+    """Weighted sum over images of the mean over positions, `(C,)`."""
+    position_means_nc = values.reshape(len(values), -1, values.shape[-1]).mean(axis=1)
+    sums_c: np.ndarray = weights_n @ position_means_nc
+    return sums_c
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype, in_file: bool) -> np.ndarray:

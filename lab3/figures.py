@@ -1,7 +1,7 @@
 """Pictures of a run. The only module that imports matplotlib."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,26 @@ def plot_accuracy(points: Sequence[SweepPoint], title: str, n_channels: int, axe
     axes.set_ylabel("test accuracy")
     axes.set_title(title)
     axes.grid(alpha=0.25)
+    return axes.figure
+
+
+def plot_comparison(curves: Mapping[str, Sequence[tuple[float, float]]], title: str) -> Any:
+    """Accuracy against the share of channels gone, a curve a label; returns the matplotlib figure."""
+    from matplotlib import colormaps
+
+    axes = _new_axes(9, 5.5)
+    names = [name for name, n_colors in (("tab10", 10), ("tab20", 20), ("viridis", 10**6)) if len(curves) <= n_colors]
+    positions = range(len(curves)) if names[0] != "viridis" else np.linspace(0, 1, len(curves))
+    colors = colormaps[names[0]](positions)
+    for (label, curve), color in zip(curves.items(), colors, strict=False):
+        axes.plot(*zip(*curve, strict=True), color=color, linewidth=1.5, label=label)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, min(1.04, 1.08 * max(accuracy for curve in curves.values() for _, accuracy in curve)))
+    axes.set_xlabel("share of the layer's channels pruned")
+    axes.set_ylabel("test accuracy")
+    axes.set_title(title)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return axes.figure
 
 

@@ -1,6 +1,7 @@
 """Load, save and describe Keras models."""
 
 import logging
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from lab3.errors import Lab3Error, ModelError
 from lab3.graph import list_layers
-from lab3.split import find_layer
+from lab3.layers import find_layer
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,10 @@ def load_model(path: str | Path) -> Any:
     path = Path(path)
     _check_form(path)
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with warnings.catch_warnings():
+            # Keras 3 would rather not see the input shape that Keras 2 stored on the first layer.
+            warnings.filterwarnings("ignore", "Do not pass an `input_shape`")
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         # Keras lets everything from h5py, json, zipfile and each layer's own checks through.
         raise ModelError(f"{path}: Keras cannot load it: {_first_line(error)}") from error

@@ -7,11 +7,13 @@ from typing import Any, Literal
 import numpy as np
 
 from lab3.capture import capture, image_weights
+from lab3.criteria import Criterion
 from lab3.data import Dataset, check_dataset
 from lab3.engine import Shortcut, SweepPoint, sweep_points
 from lab3.model_files import check_weights, load_model
 from lab3.rank import ChannelStats, Ranking, channel_stats, plan_pruning
 from lab3.schedule import parse_schedule
+from lab3.scores import score_channels
 from lab3.split import split_model
 
 __all__ = ["Sweep", "load_model", "sweep"]
@@ -42,6 +44,8 @@ def sweep(
     labels_n: np.ndarray,
     *,
     layer: str | int | None = None,
+    criterion: Criterion = "mean_activation",
+    seed: int = 0,
     schedule: str | Sequence[int] = "0:C:1",
     ranking: Ranking = "iterative",
     measured: Literal["output", "before_activation"] = "output",
@@ -54,7 +58,8 @@ def sweep(
     """Accuracy and loss of `model` at every K of `schedule`, the K least important channels of `layer` pruned.
 
     `images_nhwc`: `(N, H, W, C)`, ready for the model (scaled as in its training). `labels_n`: int `(N,)` or `(N, 1)`.
-    `layer`: name or index, the last `Conv2D` by default. The model is left as it is. Nothing is written.
+    `layer`: name or index, the last `Conv2D` by default. `criterion`: one of `lab3.criteria`, scored on the same
+    images. The model is left as it is. Nothing is written.
 
     >>> result = lab3.sweep(lab3.load_model("my.h5"), x_test / 255, y_test)  # doctest: +SKIP
     >>> result.points[100].accuracy, result.points[100].pruned_channels[:3]  # doctest: +SKIP
@@ -75,11 +80,12 @@ def sweep(
         batch_size=250,
         cache_mb=2048,
     )
-    steps = plan_pruning(captured.importance_c, split.pruned_output_c, ks, ranking)
+    scores = score_channels(criterion, split, captured, labels_n, seed=seed, batch_size=batch_size)
+    steps = plan_pruning(scores.importance_c, scores.pruned_importance_c, ks, ranking)
     return Sweep(
         layer_name=split.layer_name,
         n_channels=split.n_channels,
         points=list(sweep_points(split, captured.features, labels_n, steps, batch_size=batch_size, shortcut=shortcut)),
-        channels=channel_stats(captured.importance_c, steps),
+        channels=channel_stats(scores.importance_c, steps),
         mean_map_hwc=captured.mean_map_hwc,
     )

@@ -2,8 +2,9 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, fields
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lab3.errors import RunStateError
 from lab3.figures import (
     grey_limits,
     plot_accuracy,
+    plot_comparison,
     plot_feature_map,
     plot_feature_maps,
     plot_learning_curves,
@@ -22,6 +24,7 @@ from lab3.figures import (
 from lab3.journal import Row, read_journal
 from lab3.rank import ChannelStats, PruneStep
 from lab3.rundir import RunDir, write_atomically
+from lab3.scores import Scores
 from lab3.training import Epoch
 
 
@@ -52,18 +55,18 @@ def read_points(run: RunDir) -> list[SweepPoint]:
     return points_of_rows(read_journal(run.journal_jsonl))
 
 
-def write_capture(run: RunDir, mean_map_hwc: np.ndarray) -> None:
-    """Keep the mean feature maps, so that a resumed run ranks by exactly the same numbers."""
+def write_capture(run: RunDir, mean_map_hwc: np.ndarray, scores: Scores) -> None:
+    """Keep the mean feature maps and the scores, so that a resumed run ranks by exactly the same numbers."""
     content = io.BytesIO()
-    np.savez(content, mean_map_hwc=mean_map_hwc)
+    np.savez(content, mean_map_hwc=mean_map_hwc, **asdict(scores))
     write_atomically(run.capture_npz, content.getvalue())
 
 
-def read_capture(run: RunDir) -> np.ndarray:
-    """The mean feature maps of `write_capture`, float64 `(H, W, C)`."""
+def read_capture(run: RunDir) -> tuple[np.ndarray, Scores]:
+    """The mean feature maps and scores of `write_capture`."""
     try:
         with np.load(run.capture_npz, allow_pickle=False) as arrays:
-            return np.asarray(arrays["mean_map_hwc"])
+            return arrays["mean_map_hwc"], Scores(arrays["importance_c"], arrays["pruned_importance_c"])
     except Exception as error:
         # NumPy lets everything from zipfile, zlib and its own parser through.
         raise RunStateError(f"{run.capture_npz} cannot be read ({error}); start a new run instead") from error
@@ -86,6 +89,22 @@ def write_metrics(run: RunDir, points: Sequence[SweepPoint], class_names: Sequen
     run.write_csv(
         run.metrics_csv, header, [(p.k, p.top5_correct, p.n_changed, p.n_run, *p.class_correct) for p in points]
     )
+
+
+def write_comparison(folder: Path, runs: Mapping[str, RunDir]) -> None:
+    """`comparison.csv` and `comparison.png` of finished runs by label: accuracy against the share of channels gone."""
+    rows, curves = [], {}
+    for label, run in runs.items():
+        summary = json.loads(run.summary_json.read_text())
+        points, n_channels = read_points(run), int(summary["n_channels"])
+        curves[label] = [(point.n_pruned / n_channels, point.accuracy) for point in points]
+        rows += [
+            (label, summary["layer"], summary["criterion"], p.k, p.n_pruned, n_channels, p.correct, f"{p.accuracy:.6f}")
+            for p in points
+        ]
+    header = ["run", "layer", "criterion", "k", "n_pruned", "n_channels", "correct", "accuracy"]
+    RunDir(folder).write_csv(folder / "comparison.csv", header, rows)
+    save_figure(plot_comparison(curves, f"{folder.name}: accuracy as channels are pruned"), folder / "comparison.png")
 
 
 def write_epochs(run: RunDir, history: Sequence[Epoch]) -> None:

@@ -7,17 +7,17 @@ Conv2D that mixes channels is linear in its input, so pruning a channel adds the
 channel's weights. Only what follows has to be run for every K. The model's weights are never touched.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from lab3.backend import compile_function, to_numpy
+from lab3.backend import compile_function, compile_gradient, to_numpy
 from lab3.channelwise import separate
-from lab3.errors import ConfigError, ModelError
+from lab3.errors import ModelError
 from lab3.graph import Graph, Step, depends_on, flatten_model, list_layers, run_steps
+from lab3.layers import find_layer
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class Split:
     image to image. `start(own, pruned, is_pruned_u)` gives `[mixed]` with those units pruned. `finish(mixed, own,
     pruned, *carried, units, keep)` gives `[logits_nl]` with more `units` pruned where `keep` is 1 (0 fills up);
     `finish_rows(rows, ...)` does so for some of the images. `pruned_output_c` is what a pruned channel's measured
-    quantity becomes. `reason` says why the head could not be divided at a mixing layer, None if it was; `mixed` then is
-    the features themselves.
+    quantity becomes. `loss_gradient(own, pruned, *carried, labels_n)` gives the gradient of the summed cross-entropy to
+    `own`. `reason` says why the head could not be divided at a mixing layer, None if it was; `mixed` then is the
+    features themselves.
     """
 
     layer_name: str
@@ -40,41 +41,15 @@ class Split:
     n_units: int
     n_labels: int
     pruned_output_c: np.ndarray
+    kernel: np.ndarray
+    batchnorm_scale_c: np.ndarray | None
     reason: str | None
     pruned_varies: bool
     run_trunk: Callable[..., list[Any]]
     start: Callable[..., list[Any]]
     finish: Callable[..., list[Any]]
     finish_rows: Callable[..., list[Any]]
-
-
-def find_layer(model: Any, layer: str | int | None = None) -> Any:
-    """The layer to be pruned: by name, by index (negative from the end), or the last `Conv2D` on the way to the output.
-
-    Raises `ConfigError` for a name or index that is not there, `ModelError` for a layer that cannot be pruned.
-    """
-    import keras
-
-    graph = flatten_model(model)
-    layers = list_layers(model)
-    if layer is None:
-        found = _last_convolution(graph, keras.layers.Conv2D)
-    elif isinstance(layer, int):
-        if not -len(layers) <= layer < len(layers):
-            raise ConfigError(
-                f"prune.layer must be in {-len(layers)}..{len(layers) - 1} (the model has {len(layers)} "
-                f"layers), got {layer}; `lab3 inspect` lists them"
-            )
-        found = layers[layer]
-    else:
-        named = [candidate for candidate in layers if candidate.name == layer]
-        if not named:
-            near = difflib.get_close_matches(layer, [candidate.name for candidate in layers], n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "`lab3 inspect` lists them"
-            raise ConfigError(f"prune.layer must name a layer of the model, got {layer!r}; {hint}")
-        found = named[0]
-    _check_prunable(found, graph)
-    return found
+    loss_gradient: Callable[..., list[Any]]
 
 
 def split_model(
@@ -153,6 +128,14 @@ def split_model(
         some_pruned = keras.ops.take(pruned, rows, axis=0) if parts.uses_others else pruned
         return finish(some[0], some[1], some_pruned, *some[2:], units, keep)
 
+    def loss(own: Any, pruned: Any, *carried_and_labels: Any) -> Any:
+        *carried, labels_n = carried_and_labels
+        mixed = mixing_layer(own) if mixing_layer else own
+        none, zero = keras.ops.zeros((1,), "int32"), keras.ops.zeros((1,), "float32")
+        (logits_nl,) = finish(mixed, own, pruned, *carried, none, zero)
+        losses_n = keras.ops.sparse_categorical_crossentropy(labels_n, logits_nl, from_logits=True)
+        return keras.ops.sum(losses_n)
+
     boundary_shape = mixing.node.input_tensors[0].shape if mixing else step.node.outputs[0].shape
     return Split(
         layer_name=found.name,
@@ -161,13 +144,27 @@ def split_model(
         n_units=int(boundary_shape[-1]),
         n_labels=int(graph.output_shape[1] or 0),
         pruned_output_c=to_numpy(measure(kept_bias_c)),
+        kernel=to_numpy(found.kernel),
+        batchnorm_scale_c=_batchnorm_scale(parts.channelwise, n_channels),
         reason=parts.reason,
         pruned_varies=parts.uses_others,
         run_trunk=compile_function(trunk),
         start=compile_function(start),
         finish=compile_function(finish),
         finish_rows=compile_function(finish_rows),
+        loss_gradient=compile_gradient(loss),
     )
+
+
+def _batchnorm_scale(channelwise: Sequence[Step], n_channels: int) -> np.ndarray | None:
+    """The scale of the first BatchNormalization behind the pruned layer, `(C,)`."""
+    import keras
+
+    for step in channelwise:
+        layer = step.layer
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.scale and layer.gamma.shape[0] == n_channels:
+            return to_numpy(layer.gamma)
+    return None
 
 
 def _mix(layer: Any, inputs: Any, units: Any) -> Any:
@@ -183,58 +180,6 @@ def _mix(layer: Any, inputs: Any, units: Any) -> Any:
 def ends_in_softmax(model: Any) -> bool:
     """True if the model's output is softmax probabilities, False for logits. Raises `ModelError` for anything else."""
     return _softmax_form(flatten_model(model).steps[-1]) != "none"
-
-
-def _last_convolution(graph: Graph, convolution: type) -> Any:
-    convolutions = [step for step in graph.steps if isinstance(step.layer, convolution)]
-    if not convolutions:
-        raise ModelError(
-            "the model must have a Conv2D on the way to its output, got none; name a Dense layer to prune its units"
-        )
-    distance = _steps_to_output(graph)
-    # Of two equally near the output, the one that runs later.
-    return min(reversed(convolutions), key=lambda step: distance[step.outputs[0]]).layer
-
-
-def _steps_to_output(graph: Graph) -> dict[int, int]:
-    """The number of steps on the longest way from each slot to the output."""
-    distance = {graph.output_slot: 0}
-    for step in reversed(graph.steps):
-        after = max(distance.get(slot, 0) for slot in step.outputs) + 1
-        for slot in step.input_slots:
-            distance[slot] = max(distance.get(slot, 0), after)
-    return distance
-
-
-def _check_prunable(layer: Any, graph: Graph) -> None:
-    import keras
-
-    if not isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
-        raise ModelError(
-            f"only Conv2D and Dense layers can be pruned, got {layer.name!r}, a {type(layer).__name__}; "
-            "`lab3 inspect` lists the layers"
-        )
-    calls = [step for step in graph.steps if step.layer is layer]
-    if not calls:
-        raise ModelError(f"layer {layer.name!r} is not on the way to the model's output, so pruning it changes nothing")
-    if len(calls) > 1:
-        raise ModelError(f"layer {layer.name!r} is called {len(calls)} times in the model; name a layer called once")
-    if calls[0].outputs[0] == graph.output_slot:
-        raise ModelError(
-            f"layer {layer.name!r} is the model's output: its units are the classes; name an earlier layer"
-        )
-    if getattr(layer, "data_format", "channels_last") != "channels_last":
-        raise ModelError(
-            f"layer {layer.name!r} must have its channels last, got {layer.data_format}; "
-            "rebuild the model with data_format='channels_last'"
-        )
-    if getattr(layer.activation, "__name__", "") in ("softmax", "log_softmax", "sparsemax", "glu"):
-        raise ModelError(
-            f"layer {layer.name!r} must have an activation that acts on each channel alone, "
-            f"got {layer.activation.__name__}"
-        )
-    if layer.kernel.shape[-1] < 2:
-        raise ModelError(f"layer {layer.name!r} must have at least 2 channels, got 1: one always stays")
 
 
 def _end_at_logits(head_steps: Sequence[Step], graph: Graph) -> tuple[list[Step], int]:

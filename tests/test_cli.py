@@ -77,7 +77,7 @@ def test_sweep_of_a_model_file_writes_the_run_known_on_paper(
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["model"]["path"] == str(model) and len(manifest["model"]["sha256"]) == 64
     assert manifest["data"]["test"]["n_images"] == 4 and manifest["device"] == "cpu"
-    assert set(manifest["elapsed_s"]) == {"capture_s", "sweep_s"} and manifest["finished_at"]
+    assert set(manifest["elapsed_s"]) == {"capture_s", "score_s", "sweep_s"} and manifest["finished_at"]
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert (config["model"]["path"], config["data"]["test"], config["data"]["scale"]) == (str(model), str(data), 1.0)
     rows = read_journal(run / "journal.jsonl")
@@ -108,6 +108,62 @@ def test_run_trains_sweeps_and_draws(invoke: Callable[..., Result], tmp_path: Pa
 
     again = invoke("resume", run)
     assert again.exit_code == 0 and "is finished; nothing is left to do" in again.stderr
+
+
+def test_several_criteria_are_compared(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    common = ("sweep", toy_files[0], "--data", toy_files[1], "--set", "data.scale=1.0")
+    result = invoke(*common, "--criterion", "mean_activation", "--criterion", "oracle", "--run-id", "g")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "runs/g"
+    group = tmp_path / "runs" / "g"
+    assert sorted(path.name for path in group.iterdir()) == [
+        "comparison.csv", "comparison.png", "g-mean_activation", "g-oracle",
+    ]  # fmt: skip
+    rows = read_csv(group / "comparison.csv")
+    assert [(row["run"], row["layer"], row["k"], row["correct"]) for row in rows[:4]] == [
+        ("mean_activation", "conv", str(k), correct) for k, correct in enumerate("4432")
+    ]
+    assert {row["criterion"] for row in rows} == {"mean_activation", "oracle"} and len(rows) == 8
+    config = yaml.safe_load((group / "g-oracle" / "config.yaml").read_text())
+    assert (config["tracking"]["group"], config["prune"]["criterion"]) == ("g", "oracle")
+    alone = invoke(*common, "--criterion", "oracle", "--run-id", "alone")
+    assert alone.exit_code == 0
+    for name in ("results.csv", "channels.csv"):
+        assert (tmp_path / "runs/alone" / name).read_bytes() == (group / "g-oracle" / name).read_bytes()
+
+
+def test_all_layers_of_a_network_trained_once(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    args = ("--set", "train.epochs=1", "--set", "sweep.schedule=0:C:8", "--set", "sweep.feature_maps_k=[24]")
+    result = invoke("run", EXPERIMENTS / "digits.yaml", *args, "--layer", "all", "--run-id", "g")
+    assert result.exit_code == 0, result.output
+    group = tmp_path / "runs" / "g"
+    assert (group / "g-train" / "model.h5").exists()
+    channels = {row["layer"]: int(row["n_channels"]) for row in read_csv(group / "comparison.csv")}
+    assert list(channels.values()) == [16, 32, 64]
+    assert [len(list(group.glob(f"g-{name}/figures/feature_maps_k24.png"))) for name in channels] == [0, 1, 1]
+    baselines = {row["correct"] for row in read_csv(group / "comparison.csv") if row["k"] == "0"}
+    assert len(baselines) == 1, "every run starts from the same network"
+    wrong = invoke("run", EXPERIMENTS / "digits.yaml", "--layer", "0", "--layer", "nothing", "--run-id", "h")
+    assert wrong.exit_code == 78 and not (tmp_path / "runs" / "h").exists()
+
+
+def test_scores_come_from_the_training_images_where_there_are_some(
+    toy_model: Any, toy_images: Any, invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    images_nhwc, labels_n = toy_images
+    save_model(toy_model, tmp_path / "toy.h5")
+    np.savez(tmp_path / "test.npz", x_test=images_nhwc, y_test=labels_n)
+    # Channel means 4, 3, 2, 1: the opposite order.
+    np.savez(tmp_path / "train.npz", x_train=images_nhwc[..., ::-1], y_train=labels_n)
+    args = ("sweep", "toy.h5", "--data", "test.npz", "--train-data", "train.npz", "--set", "data.scale=1.0")
+    for score_on, order in (("auto", "3210"), ("train", "3210"), ("test", "0123")):
+        result = invoke(*args, "--set", f"prune.score_on={score_on}", "--run-id", score_on)
+        assert result.exit_code == 0, result.output
+        assert [row["channel"] for row in read_csv(tmp_path / "runs" / score_on / "channels.csv")] == list(order)
+        summary = json.loads((tmp_path / "runs" / score_on / "summary.json").read_text())
+        assert summary["scored_on"].endswith("test.npz" if score_on == "test" else "train.npz")
 
 
 def test_train_saves_a_model_and_its_accuracy(invoke: Callable[..., Result], tmp_path: Path) -> None:
@@ -220,7 +276,7 @@ def test_a_bug_keeps_its_traceback(
     def bug(*args: Any, **kwargs: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("lab3.pipeline.plan_pruning", bug)
+    monkeypatch.setattr("lab3.pipeline.sweeping.plan_pruning", bug)
     result = invoke("sweep", toy_files[0], "--data", toy_files[1])
     assert result.exit_code == 1 and isinstance(result.exception, ZeroDivisionError)
 

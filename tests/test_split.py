@@ -15,8 +15,9 @@ from lab3.capture import capture, image_weights
 from lab3.engine import SweepPoint, sweep_points
 from lab3.errors import ConfigError, ModelError
 from lab3.graph import list_layers
+from lab3.layers import find_layer
 from lab3.rank import plan_pruning
-from lab3.split import find_layer, split_model
+from lab3.split import split_model
 from tests.reference import literal_sweep
 
 
@@ -263,7 +264,7 @@ def test_a_bound_that_does_not_hold_has_the_block_run_without_it(monkeypatch: py
     model, images_nhwc, labels_n = big_task()
     exact = fast_sweep(model, images_nhwc, labels_n, "pruned", list(range(96)), shortcut="unchanged")
     # A bound this small decides nearly every image at once, wrongly for some; audits and runs in the middle notice.
-    monkeypatch.setattr("lab3.engine._SAFETY", 1e-3)
+    monkeypatch.setattr("lab3.engine.bounds.SAFETY", 1e-3)
     points = fast_sweep(model, images_nhwc, labels_n, "pruned", list(range(96)), shortcut="margins")
     assert [(p.correct, p.n_changed, p.n_run) for p in points] == [(p.correct, p.n_changed, p.n_run) for p in exact]
 

@@ -26,7 +26,7 @@ def inspect_command(model: Path, layer: str | None, as_json: bool) -> None:
     from lab3.cli.terminal import show_layers
     from lab3.model_files import describe_layers, load_model
 
-    layers = describe_layers(load_model(model), parse_layer(layer))
+    layers = describe_layers(load_model(model), None if layer is None else parse_layer(layer))
     if as_json:
         click.echo(json.dumps([asdict(each) for each in layers], indent=2))
     else:

@@ -7,6 +7,12 @@ from typing import Any, TypeVar
 
 import click
 
+# As in lab3.criteria, which the command line does not import before it needs NumPy; a test compares the two.
+CRITERIA = (
+    "mean_activation", "mean_absolute", "maximum", "standard_deviation", "apoz", "filter_l1", "filter_l2", "fpgm",
+    "batchnorm_scale", "taylor", "oracle", "random",
+)  # fmt: skip
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -58,6 +64,26 @@ def data_options(command: Command) -> Command:
     )(command)
 
 
+def variant_options(command: Command) -> Command:
+    """`--layer` and `--criterion`, several of each."""
+    command = click.option(
+        "--criterion",
+        "criteria",
+        multiple=True,
+        type=click.Choice(CRITERIA),
+        metavar="NAME",
+        help=f"What makes a channel important; several give a run each and a comparison. One of {', '.join(CRITERIA)}.",
+    )(command)
+    return click.option(
+        "--layer",
+        "layers",
+        multiple=True,
+        metavar="NAME|INDEX|all",
+        help="Layer to prune, by default the last Conv2D on the way to the output; several, or all, give a run each "
+        "and a comparison.",
+    )(command)
+
+
 def layer_option(command: Command) -> Command:
     """`--layer`."""
     return click.option(
@@ -65,10 +91,8 @@ def layer_option(command: Command) -> Command:
     )(command)
 
 
-def parse_layer(layer: str | None) -> str | int | None:
+def parse_layer(layer: str) -> str | int:
     """An index where the text is a whole number, else a name."""
-    if layer is None:
-        return None
     try:
         return int(layer)
     except ValueError:

@@ -7,11 +7,11 @@ import click
 
 from lab3.cli.options import (
     data_options,
-    layer_option,
     overrides_from,
     parse_layer,
     placing_options,
     tracking_file,
+    variant_options,
     working_options,
 )
 
@@ -20,7 +20,7 @@ from lab3.cli.options import (
 @click.argument("experiment", type=click.Path(path_type=Path))
 @click.option("--model", metavar="PATH", help="Model file (.h5 or .keras) to load in place of training one.")
 @data_options
-@layer_option
+@variant_options
 @placing_options
 @working_options
 def run_command(
@@ -29,7 +29,6 @@ def run_command(
     data: str | None,
     train_data: str | None,
     overrides: tuple[str, ...],
-    layer: str | None,
     **options: Any,
 ) -> None:
     """Run an experiment file: train or load its model, then sweep every K.
@@ -41,20 +40,18 @@ def run_command(
       lab3 run experiments/digits.yaml
       lab3 run experiments/vgg16_cifar10.yaml --model my.h5 --data cifar10-test.zip
     """
-    settings = overrides_from(
-        overrides, model__path=model, data__test=data, data__train=train_data, prune__layer=parse_layer(layer)
-    )
-    _start(experiment, settings, kind="sweep", **options)
+    settings = overrides_from(overrides, model__path=model, data__test=data, data__train=train_data)
+    _start_sweep(experiment, settings, **options)
 
 
 @click.command("sweep")
 @click.argument("model")
 @data_options
-@layer_option
+@variant_options
 @placing_options
 @working_options
 def sweep_command(
-    model: str, data: str | None, train_data: str | None, overrides: tuple[str, ...], layer: str | None, **options: Any
+    model: str, data: str | None, train_data: str | None, overrides: tuple[str, ...], **options: Any
 ) -> None:
     """Sweep every K of a model file, without an experiment file.
 
@@ -64,13 +61,13 @@ def sweep_command(
     Examples:
       lab3 sweep my.h5 --data cifar10-test.zip
       lab3 sweep my.keras --data photos/ --layer conv5 --set sweep.schedule=0:C:8
+      lab3 sweep my.h5 --data cifar10-test.zip --criterion mean_activation --criterion filter_l1
+      lab3 sweep my.h5 --data cifar10-test.zip --layer all
     """
     if data is None:
         raise click.UsageError("Missing option '--data': which labelled test images to measure accuracy on.")
-    settings = overrides_from(
-        overrides, model__path=model, data__test=data, data__train=train_data, prune__layer=parse_layer(layer)
-    )
-    _start(None, settings, kind="sweep", **options)
+    settings = overrides_from(overrides, model__path=model, data__test=data, data__train=train_data)
+    _start_sweep(None, settings, **options)
 
 
 @click.command("train")
@@ -106,6 +103,27 @@ def resume_command(run: Path, device: Any, mode: str | None) -> None:
     with TerminalProgress() as progress:
         done = resume_run(run, device=device, mode=mode, progress=progress)
     show_run(done)
+
+
+def _start_sweep(
+    experiment: Path | None, settings: list[str], *, layers: tuple[str, ...], criteria: tuple[str, ...], **options: Any
+) -> None:
+    """One run, or with several layers or criteria a group of runs."""
+    parsed = [parse_layer(layer) for layer in layers]
+    if len(parsed) <= 1 and len(criteria) <= 1 and parsed != ["all"]:
+        chosen = {"prune__layer": parsed[0] if parsed else None, "prune__criterion": criteria[0] if criteria else None}
+        _start(experiment, [*settings, *overrides_from((), **chosen)], kind="sweep", **options)
+        return
+    from lab3.config import load_config
+
+    config = load_config(experiment, settings, tracking_file())
+
+    from lab3.cli.terminal import TerminalProgress, show_group
+    from lab3.pipeline import start_group
+
+    with TerminalProgress() as progress:
+        group = start_group(config, parsed, criteria, progress=progress, **options)
+    show_group(group)
 
 
 def _start(experiment: Path | None, settings: list[str], *, kind: Any, **options: Any) -> None:

@@ -1,5 +1,6 @@
 """What a person sees: progress on stderr, results on stdout."""
 
+import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,7 @@ from types import FrameType
 from typing import Any, Self
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -27,10 +29,12 @@ from lab3.engine import SweepPoint
 from lab3.errors import StoppedError
 from lab3.model_files import LayerInfo
 from lab3.outputs import read_points
+from lab3.pipeline import Group
 from lab3.progress import Advance, Progress
 from lab3.rundir import RunDir
 
 _SHOWN_POINTS = 12
+_SHOWN_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
 
 
 class TerminalProgress:
@@ -134,6 +138,19 @@ def show_run(run: RunDir) -> None:
     click.echo(str(run.path))
 
 
+def show_group(group: Group) -> None:
+    """Accuracy of each run at some shares of channels gone, and the group's folder as the last line, on stdout."""
+    table = _new_table("run", "channels", *(f"{share:.0%} gone" for share in _SHOWN_SHARES))
+    for label, run in group.runs.items():
+        points = read_points(run)
+        n_channels = json.loads(run.summary_json.read_text())["n_channels"]
+        shares = np.array([point.n_pruned / n_channels for point in points])
+        shown = [points[int(np.abs(shares - share).argmin())] for share in _SHOWN_SHARES]
+        table.add_row(label, str(n_channels), *(f"{point.accuracy:.4f}" for point in shown))
+    _print_table(table)
+    click.echo(str(group.path))
+
+
 def show_layers(layers: Sequence[LayerInfo]) -> None:
     """A table of layers, the one that would be pruned marked."""
     table = _new_table("index", "layer", "class", "output shape", "parameters", "")
@@ -178,7 +195,7 @@ def _print_table(table: Table) -> None:
 
 def _new_table(*titles: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    left = ("layer", "class", "output shape", "")
+    left = ("layer", "class", "output shape", "run", "")
     for title in titles:
         table.add_column(title, justify="left" if title in left else "right", no_wrap=True)
     return table

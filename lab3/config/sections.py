@@ -1,0 +1,143 @@
+"""Every setting with its type, default and meaning."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from lab3.criteria import Criterion
+from lab3.errors import ConfigError
+from lab3.schedule import check_schedule_form
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+PerChannel = float | list[float]
+
+
+class Section(BaseModel):
+    """A part of an experiment: unknown keys are errors, nothing is converted silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataSection(Section):
+    """Images and how their pixels become the model's input: (pixel / scale - mean) / std."""
+
+    test: str = "digits"  # digits | cifar10 | path of .npz, CIFAR-10 python archive or folder, image folder or .zip
+    train: str | None = None  # the same forms; null: the training split of `test`
+    color: Literal["rgb", "grayscale"] = "rgb"  # how image files are decoded
+    scale: Annotated[float, Field(gt=0)] = 255.0
+    mean: PerChannel = 0.0
+    std: PerChannel = 1.0
+
+    @field_validator("std")
+    @classmethod
+    def _positive_std(cls, std: PerChannel) -> PerChannel:
+        if any(value <= 0 for value in (std if isinstance(std, list) else [std])):
+            raise ValueError("must be greater than 0")
+        return std
+
+
+class ModelSection(Section):
+    """The network: a file to load, or an architecture to train."""
+
+    path: str | None = None  # .h5 of Keras 2 or 3, or .keras
+    architecture: Literal["vgg16", "simplecnn", "digits_cnn"] | None = None  # trained where `path` is null
+
+
+class AugmentSection(Section):
+    """Random changes of training images; the numbers are those of Keras's layers, 0 switches one off."""
+
+    horizontal_flip: bool = False
+    rotation: Fraction = 0.0  # of a full turn, either way
+    translation: Fraction = 0.0  # of the height and of the width
+    zoom: Fraction = 0.0
+
+
+class TrainSection(Section):
+    """Training with Adam and cross-entropy."""
+
+    epochs: Positive = 10
+    batch_size: Positive = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    validation_fraction: Fraction = 0.1  # of the training images, per class; 0: the last epoch is kept
+    patience: Positive | None = None  # epochs without a better validation accuracy before stopping; null: never
+    augment: AugmentSection = AugmentSection()
+    format: Literal["h5", "keras"] = "h5"
+
+
+class PruneSection(Section):
+    """What is pruned, and in which order."""
+
+    layer: str | int | None = None  # name or index; null: the last Conv2D on the way to the output
+    criterion: Criterion = "mean_activation"  # what makes a channel important; see criteria.py
+    score_on: Literal["auto", "train", "test"] = (
+        "auto"  # images to score on; auto: training images where there are some
+    )
+    measured: Literal["output", "before_activation"] = "output"  # what importance is the mean of
+    average: Literal["images", "batches"] = "images"  # plain mean, or mean of the means of batches
+    average_batch_size: Positive = 64  # with `average: batches`
+    bias: Literal["zero", "keep"] = "zero"  # what happens to a pruned channel's bias
+    ranking: Literal["iterative", "once"] = "iterative"  # rank again at every K, or once
+
+
+class SweepSection(Section):
+    """Which K, and how."""
+
+    schedule: str | list[int] = "0:C:1"  # start:stop:step with C channels, or a list of K
+    feature_maps_k: list[int] = []  # K whose mean feature maps are drawn too
+    shortcut: Literal["none", "unchanged", "margins"] = (
+        "margins"  # which images need not be run at every K; see engine.py
+    )
+    batch_size: Positive = 2000  # images on the device at a time; changes memory and speed, not the counts
+    capture_batch_size: Positive = 250  # images per step of the capture pass
+    cache_mb: Annotated[int, Field(ge=0)] = 2048  # features above this many MB go to a temporary file
+
+    @field_validator("schedule")
+    @classmethod
+    def _schedule_form(cls, schedule: str | list[int]) -> str | list[int]:
+        try:
+            check_schedule_form(schedule)
+        except ConfigError as error:
+            raise ValueError(str(error).removeprefix("sweep.schedule ").split(", got")[0]) from error
+        return schedule
+
+
+class TrackingLogSection(Section):
+    """What is logged besides the row per K."""
+
+    channel_table: bool = True
+    feature_maps: bool = True
+    model: bool = True
+
+
+class TrackingSection(Section):
+    """Weights & Biases; `wandb_config.yaml` has the same keys at its top level."""
+
+    project: str = "lab3"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    tags: list[str] = []
+    group: str | None = None
+    notes: str | None = None
+    log: TrackingLogSection = TrackingLogSection()
+
+
+class Config(Section):
+    """One experiment, every setting resolved."""
+
+    name: str = "sweep"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    data: DataSection = DataSection()
+    model: ModelSection = ModelSection()
+    train: TrainSection = TrainSection()
+    prune: PruneSection = PruneSection()
+    sweep: SweepSection = SweepSection()
+    tracking: TrackingSection = TrackingSection()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_file_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+            raise ValueError("must be 1 to 64 letters, digits, '_', '.' or '-', a letter or digit first")
+        return name

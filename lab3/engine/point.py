@@ -1,0 +1,44 @@
+"""What is known of the pruned model at one K."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """The model with `pruned_channels` gone: `correct` of `total` images, mean cross-entropy `loss` in nats.
+
+    `top5_correct`: images whose label is among the 5 best classes. `class_correct`: correct images of each class.
+    `n_changed`: images whose predicted class is not that of K = 0. `n_run`: images whose scores were computed; those of
+    the others were known without (see the module).
+    """
+
+    k: int
+    pruned_channels: tuple[int, ...]
+    correct: int
+    total: int
+    loss: float
+    top5_correct: int
+    class_correct: tuple[int, ...]
+    n_changed: int
+    n_run: int
+
+    @property
+    def n_pruned(self) -> int:
+        """Channels actually gone."""
+        return len(self.pruned_channels)
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy in 0..1."""
+        return self.correct / self.total
+
+
+def cross_entropy(logits_nl: np.ndarray, labels_n: np.ndarray) -> np.ndarray:
+    """-log softmax(logits)[label] of each image in nats, float64 `(N,)`."""
+    shifted_nl = logits_nl.astype(np.float64)
+    shifted_nl -= shifted_nl.max(axis=1, keepdims=True)
+    log_sum_n = np.log(np.exp(shifted_nl).sum(axis=1))
+    losses_n: np.ndarray = log_sum_n - shifted_nl[np.arange(len(labels_n)), labels_n]
+    return losses_n

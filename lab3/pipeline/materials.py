@@ -1,0 +1,145 @@
+"""Everything a run works on, loaded and checked before anything is written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from lab3.architectures import build_model
+from lab3.backend import Device, load_backend
+from lab3.config import Config
+from lab3.data import Dataset, check_dataset, load_dataset, sha256_file
+from lab3.errors import ConfigError, DataError, RunStateError
+from lab3.model_files import load_model
+from lab3.preprocess import Preprocessing
+from lab3.progress import Progress
+from lab3.schedule import parse_schedule
+from lab3.split import split_model
+
+_WITH_TRAINING_SPLIT = ("digits", "cifar10")
+
+
+Shared = dict[tuple[Any, ...], Any]
+Value = TypeVar("Value")
+
+
+def reuse(shared: Shared, key: tuple[Any, ...], make: Callable[[], Value]) -> Value:
+    """What was made for `key` before, or what `make` makes now."""
+    if key not in shared:
+        shared[key] = make()
+    value: Value = shared[key]
+    return value
+
+
+@dataclass(frozen=True)
+class Materials:
+    """`model` is untrained while `model_path` is None. `train` is there if the run trains or scores on it.
+
+    `shared` holds what other runs of the same group can use again.
+    """
+
+    device: str
+    model: Any
+    model_path: Path | None
+    test: Dataset
+    train: Dataset | None
+    preprocess: Preprocessing
+    schedule: tuple[int, ...]
+    scored_on: Dataset
+    shared: Shared
+
+    @property
+    def model_sha256(self) -> str | None:
+        """Of the model's file; None before there is one."""
+        return sha256_file(self.model_path) if self.model_path else None
+
+    def check_unchanged(self, manifest: dict[str, Any]) -> None:
+        """Raise `RunStateError` if a file is not what the manifest says the run was started with."""
+        hashes = [
+            ("model", manifest["model"]["sha256"], self.model_sha256),
+            ("test data", manifest["data"]["test"]["sha256"], self.test.sha256),
+        ]
+        if self.train is not None and manifest["data"]["train"] is not None:
+            hashes.append(("training data", manifest["data"]["train"]["sha256"], self.train.sha256))
+        for what, expected, found in hashes:
+            if expected is not None and expected != found:
+                raise RunStateError(
+                    f"the {what} must be what the run was started with (SHA-256 {expected}), got {found}; "
+                    "put the file back, or start a new run"
+                )
+
+
+def load_materials(
+    config: Config, model_path: str | None, device: Device, progress: Progress, shared: Shared | None = None
+) -> Materials:
+    """Model and data, loaded or from `shared`; raises a `Lab3Error` if they do not fit each other or `config`."""
+    if model_path is None and config.model.architecture is None:
+        raise ConfigError(
+            "the experiment must have a model: set model.path (or --model) to load one, "
+            "or model.architecture to train one"
+        )
+    device_in_use = load_backend(device)
+    import keras
+
+    keras.utils.set_random_seed(config.seed)
+    shared = {} if shared is None else shared
+    if model_path is not None:
+        model = reuse(shared, ("model", model_path), lambda: load_model(model_path))
+    else:
+        assert config.model.architecture is not None
+        model = build_model(config.model.architecture)
+    # Cutting an untrained model too tells now, not after hours, that it cannot be cut or the schedule does not fit.
+    split = split_model(model, config.prune.layer)
+    schedule = parse_schedule(config.sweep.schedule, split.n_channels)
+    not_swept = sorted(set(config.sweep.feature_maps_k) - set(schedule))
+    if not_swept:
+        raise ConfigError(
+            f"sweep.feature_maps_k must be K of the schedule {config.sweep.schedule!r}, got {not_swept[0]}"
+        )
+
+    progress.say(f"reading {config.data.test}")
+    preprocess = Preprocessing(config.data.scale, config.data.mean, config.data.std)
+    color = config.data.color
+    test = reuse(shared, (config.data.test, "test", color), lambda: load_dataset(config.data.test, "test", color))
+    check_dataset(test, model.input_shape[1:], split.n_labels)
+    preprocess.check(test.images_nhwc.shape[-1])
+    score_on_train = _scores_on_train(config)
+    train = None
+    if model_path is None or score_on_train:
+        source = config.data.train or config.data.test
+        progress.say(f"reading {source} for {'training' if model_path is None else 'scoring channels'}")
+        train = reuse(shared, (source, "train", color), lambda: load_dataset(source, "train", color))
+        check_dataset(train, model.input_shape[1:], split.n_labels)
+        _check_train_and_test(train, test)
+    return Materials(
+        device=device_in_use,
+        model=model,
+        model_path=Path(model_path) if model_path else None,
+        test=test,
+        train=train,
+        preprocess=preprocess,
+        schedule=schedule,
+        scored_on=train if score_on_train and train is not None else test,
+        shared=shared,
+    )
+
+
+def _scores_on_train(config: Config) -> bool:
+    """`auto` is the training images where the experiment names some."""
+    has_train = config.data.train is not None or config.data.test in _WITH_TRAINING_SPLIT
+    return config.prune.score_on == "train" or (config.prune.score_on == "auto" and has_train)
+
+
+def _check_train_and_test(train: Dataset, test: Dataset) -> None:
+    if train.class_names is not None and test.class_names is not None and train.class_names != test.class_names:
+        raise DataError(
+            f"training and test images must have the same classes, got {', '.join(train.class_names)} "
+            f"and {', '.join(test.class_names)}"
+        )
+    if np.array_equal(train.images_nhwc, test.images_nhwc):
+        raise DataError(
+            f"a network must be tested on other images than it was trained on, got {train.source} for both; "
+            "give training images with --train-data or data.train"
+        )

@@ -1,0 +1,154 @@
+"""Start a run or resume one: from materials through training and sweep to the summary."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from lab3 import outputs
+from lab3.backend import Device
+from lab3.config import Config
+from lab3.manifest import make_manifest, now
+from lab3.pipeline.materials import Materials, Shared, load_materials
+from lab3.pipeline.sweeping import sweep_network
+from lab3.pipeline.training import summarise_training, train_network
+from lab3.progress import Progress
+from lab3.rundir import RunDir, check_new_run, create_run, new_run_id, open_run
+from lab3.timing import timed
+from lab3.tracking import Mode, Tracker, choose_mode, open_tracker
+
+Kind = Literal["sweep", "train"]
+
+
+def start_run(
+    config: Config,
+    *,
+    kind: Kind = "sweep",
+    out: Path = Path("runs"),
+    run_id: str | None = None,
+    device: Device = "auto",
+    mode: str | None = None,
+    progress: Progress,
+    shared: Shared | None = None,
+) -> RunDir:
+    """Train if the experiment has no model file, sweep unless `kind` is `train`; returns the run's folder.
+
+    Raises a `Lab3Error` before anything is written if configuration, data, model or place cannot be used.
+    """
+    run_id = run_id or new_run_id(config.name)
+    check_new_run(out, run_id)
+    tracking_mode = _choose_mode(mode, config, progress)
+    if kind == "train":
+        config = config.model_copy(update={"model": config.model.model_copy(update={"path": None})})
+    config = _with_absolute_paths(config)
+    materials = load_materials(config, config.model.path, device, progress, shared)
+    manifest = make_manifest(
+        kind=kind,
+        seed=config.seed,
+        device=materials.device,
+        model=materials.model_path,
+        model_sha256=materials.model_sha256,
+        test=materials.test,
+        train=materials.train,
+    )
+    run = create_run(out, run_id, config, manifest)
+    with run.lock():
+        return _work(run, config, materials, tracking_mode, progress, is_resumed=False)
+
+
+def resume_run(path: Path, *, device: Device = "auto", mode: str | None = None, progress: Progress) -> RunDir:
+    """Finish the run at `path` from where its journal ends; a finished run is left as it is.
+
+    Raises `RunStateError` if model or data are not those the run was started with, `RunLockedError` if it is being
+    worked on.
+    """
+    run = open_run(path)
+    with run.lock():
+        if run.is_finished:
+            progress.say(f"run {run.path} is finished; nothing is left to do")
+            return run
+        config = run.read_config()
+        manifest = run.read_manifest()
+        tracking_mode = _choose_mode(mode, config, progress)
+        trained = run.path / f"model.{config.train.format}"
+        model_path = str(trained) if trained.exists() else config.model.path
+        materials = load_materials(config, model_path, device, progress)
+        materials.check_unchanged(manifest)
+        return _work(run, config, materials, tracking_mode, progress, is_resumed=True)
+
+
+def _work(
+    run: RunDir, config: Config, materials: Materials, mode: Mode, progress: Progress, *, is_resumed: bool
+) -> RunDir:
+    manifest = run.read_manifest()
+    elapsed: dict[str, float] = {}
+    with _tracked(run, config, mode, progress, is_resumed=is_resumed) as (tracker, summary):
+        if tracker.wants_all_points:
+            for epoch in outputs.read_epochs(run):
+                tracker.log_epoch(epoch)
+        if materials.model_path is None:
+            with timed(elapsed, "train_s"):
+                materials = train_network(run, config, materials, tracker, progress)
+        if manifest["model"]["sha256"] is None:
+            manifest["model"] = {"path": str(materials.model_path), "sha256": materials.model_sha256}
+            run.write_json(run.manifest_json, manifest)
+        if materials.model_path is not None and config.tracking.log.model:
+            tracker.log_model(materials.model_path, manifest["model"]["sha256"])
+        if manifest["kind"] == "train":
+            summary.update(summarise_training(run, config, materials))
+        else:
+            summary.update(sweep_network(run, config, materials, tracker, progress, elapsed))
+    run.write_json(run.manifest_json, manifest | {"finished_at": now(), "elapsed_s": elapsed})
+    run.write_json(run.summary_json, {"run_id": run.run_id, **summary})
+    return run
+
+
+@contextmanager
+def _tracked(
+    run: RunDir, config: Config, mode: Mode, progress: Progress, *, is_resumed: bool
+) -> Iterator[tuple[Tracker, dict[str, Any]]]:
+    """A tracker for the run, and a dictionary whose content becomes the tracker's summary at the end."""
+    tracking = config.tracking
+    manifest = run.read_manifest()
+    tracker = open_tracker(
+        mode,
+        run.path,
+        run.run_id,
+        warn=progress.warn,
+        is_resumed=is_resumed,
+        project=tracking.project,
+        entity=tracking.entity,
+        group=tracking.group,
+        job_type=manifest["kind"],
+        notes=tracking.notes,
+        tags=tracking.tags,
+        config={**config.model_dump(), "manifest": manifest},
+    )
+    summary: dict[str, Any] = {}
+    try:
+        yield tracker, summary
+    except BaseException:
+        tracker.finish({}, exit_code=1)
+        raise
+    place = tracker.finish(summary, exit_code=0)
+    if place:
+        progress.say(place)
+
+
+def _choose_mode(flag: str | None, config: Config, progress: Progress) -> Mode:
+    mode, reason = choose_mode(flag, config.tracking.mode)
+    progress.say(f"W&B {mode}: {reason}")
+    return mode
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """So that a resumed run finds its files from any folder."""
+    data = {
+        name: str(Path(source).absolute())
+        for name, source in (("test", config.data.test), ("train", config.data.train))
+        if source is not None and source not in ("digits", "cifar10")
+    }
+    model = {"path": str(Path(config.model.path).absolute())} if config.model.path else {}
+    return config.model_copy(
+        update={"data": config.data.model_copy(update=data), "model": config.model.model_copy(update=model)}
+    )

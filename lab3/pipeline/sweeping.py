@@ -1,0 +1,194 @@
+"""Capture, score and sweep inside a run."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lab3 import outputs
+from lab3.capture import Capture, capture, image_weights
+from lab3.config import Config
+from lab3.data import Dataset
+from lab3.engine import SweepPoint, sweep_points
+from lab3.figures import channel_pictures
+from lab3.journal import Journal, open_journal
+from lab3.pipeline.materials import Materials, reuse
+from lab3.progress import Advance, Progress
+from lab3.rank import PruneStep, channel_stats, plan_pruning
+from lab3.rundir import RunDir
+from lab3.scores import NEED_FEATURES, score_channels
+from lab3.split import Split, split_model
+from lab3.timing import timed
+from lab3.tracking import ChannelTable, Tracker
+
+
+def sweep_network(
+    run: RunDir,
+    config: Config,
+    materials: Materials,
+    tracker: Tracker,
+    progress: Progress,
+    elapsed: dict[str, float],
+) -> dict[str, Any]:
+    """Every missing point of the run, and all its files; returns the content of `summary.json`."""
+    prune, test = config.prune, materials.test
+    split = split_model(materials.model, prune.layer, measured=prune.measured, bias=prune.bias)
+    progress.say(
+        f"pruning {split.layer_name}: {split.n_channels} channels, {len(materials.schedule)} values of K, "
+        f"{len(test):,} images; {prune.criterion} on {materials.scored_on.source}"
+    )
+    if split.reason:
+        progress.say(f"the network behind {split.layer_name} is run whole for every K: {split.reason}")
+    with timed(elapsed, "capture_s"):
+        captured = _capture(split, config, materials, test, progress)
+    with timed(elapsed, "score_s"):
+        steps = _rank(run, split, config, materials, captured, tracker, progress)
+
+    header = {
+        "journal": 1,
+        "model": materials.model_sha256,
+        "data": test.sha256,
+        "settings": _settings_of_numbers(config),
+    }
+    with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, header) as journal:
+        points = outputs.points_of_rows(journal.rows)
+        teller = _Teller(run, split, points, len(steps), tracker)
+        with progress.bar("sweep", len(steps), "K") as advance:
+            advance(len(points), "")
+            _compute(split, config, materials, captured, steps, journal, teller, advance)
+    chance = 1 / split.n_labels
+    if points[0].k == 0 and points[0].accuracy < 1.5 * chance:
+        progress.warn(
+            f"the baseline accuracy is {points[0].accuracy:.4f}, about chance for {split.n_labels} classes: "
+            "check data.scale, data.mean, data.std and the order of the classes"
+        )
+    outputs.write_results(run, points)
+    outputs.write_metrics(run, points, test.class_names or [str(label) for label in range(split.n_labels)])
+    outputs.draw_accuracy(run, points, split.layer_name, split.n_channels)
+    layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
+    settings = {**prune.model_dump(exclude={"layer", "score_on"}), "scored_on": materials.scored_on.source}
+    return outputs.summarise(points, layer, settings)
+
+
+class _Teller:
+    """Tells the tracker each point once, the curve with the last one."""
+
+    def __init__(self, run: RunDir, split: Split, points: list[SweepPoint], n_steps: int, tracker: Tracker) -> None:
+        self._run, self._split, self.points, self._n_steps, self._tracker = run, split, points, n_steps, tracker
+        self._n_told = 0
+        for point in points:
+            self._tell(point, skip=not tracker.wants_all_points)
+
+    def add(self, point: SweepPoint) -> None:
+        self.points.append(point)
+        self._tell(point)
+
+    def _tell(self, point: SweepPoint, skip: bool = False) -> None:
+        self._n_told += 1
+        if skip:
+            return
+        if self._n_told == self._n_steps:
+            curve = outputs.draw_accuracy(self._run, self.points, self._split.layer_name, self._split.n_channels)
+            self._tracker.log_figures({"accuracy_curve": curve})
+        self._tracker.log_point(point)
+
+
+def _compute(
+    split: Split,
+    config: Config,
+    materials: Materials,
+    captured: Capture,
+    steps: Sequence[PruneStep],
+    journal: Journal,
+    teller: _Teller,
+    advance: Advance,
+) -> None:
+    for point in sweep_points(
+        split,
+        captured.features,
+        materials.test.labels_n,
+        steps,
+        done={point.k for point in teller.points},
+        batch_size=config.sweep.batch_size,
+        shortcut=config.sweep.shortcut,
+    ):
+        journal.append(outputs.row_of_point(point))
+        teller.add(point)
+        advance(1, f"K={point.k} accuracy {point.accuracy:.4f}")
+
+
+def _rank(
+    run: RunDir,
+    split: Split,
+    config: Config,
+    materials: Materials,
+    captured: Capture,
+    tracker: Tracker,
+    progress: Progress,
+) -> tuple[PruneStep, ...]:
+    """The channels gone at each K, with the channel table and the feature maps drawn and told."""
+    prune = config.prune
+    if not run.capture_npz.exists():
+        scored = materials.scored_on
+        if scored is not materials.test:
+            needs_features = prune.criterion in NEED_FEATURES
+            captured_for_scores = _capture(split, config, materials, scored, progress, needs_features)
+        else:
+            captured_for_scores = captured
+        scores = score_channels(
+            prune.criterion,
+            split,
+            captured_for_scores,
+            scored.labels_n,
+            seed=config.seed,
+            batch_size=config.sweep.batch_size,
+        )
+        outputs.write_capture(run, captured.mean_map_hwc, scores)
+    mean_map_hwc, scores = outputs.read_capture(run)
+    steps = plan_pruning(scores.importance_c, scores.pruned_importance_c, materials.schedule, prune.ranking)
+    channels = channel_stats(scores.importance_c, steps)
+    outputs.write_channels(run, channels)
+    drawn = [step for step in steps if step.k in config.sweep.feature_maps_k]
+    maps = outputs.draw_feature_maps(run, split.layer_name, mean_map_hwc, split.pruned_output_c, drawn)
+    if config.tracking.log.channel_table:
+        tracker.log_channels(ChannelTable(channels, channel_pictures(mean_map_hwc)))
+    if config.tracking.log.feature_maps:
+        tracker.log_figures(maps)
+    return steps
+
+
+def _capture(
+    split: Split, config: Config, materials: Materials, dataset: Dataset, progress: Progress, keep_features: bool = True
+) -> Capture:
+    key = ("capture", split.layer_name, (config.prune.measured, config.prune.bias), dataset.sha256, keep_features)
+    if key not in materials.shared:
+        # Only one at a time: another layer's features are of no use any more.
+        for old in [old for old in materials.shared if old[0] == "capture" and old[1:3] != key[1:3]]:
+            del materials.shared[old]
+    return reuse(
+        materials.shared, key, lambda: _capture_now(split, config, materials, dataset, progress, keep_features)
+    )
+
+
+def _capture_now(
+    split: Split, config: Config, materials: Materials, dataset: Dataset, progress: Progress, keep_features: bool
+) -> Capture:
+    with progress.bar("capture", len(dataset), "images") as advance:
+        return capture(
+            split,
+            dataset.images_nhwc,
+            materials.preprocess,
+            weights_n=image_weights(len(dataset), config.prune.average, config.prune.average_batch_size),
+            batch_size=config.sweep.capture_batch_size,
+            cache_mb=config.sweep.cache_mb,
+            keep_features=keep_features,
+            on_progress=lambda n: advance(n, ""),
+        )
+
+
+def _settings_of_numbers(config: Config) -> dict[str, Any]:
+    """The settings that change what the points mean; seed and training act through the model's hash."""
+    return {
+        **config.data.model_dump(exclude={"train", "test"}),
+        **config.prune.model_dump(),
+        "schedule": config.sweep.schedule,
+        "shortcut": config.sweep.shortcut,
+    }

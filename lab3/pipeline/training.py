@@ -1,0 +1,68 @@
+"""Train an experiment's network inside its run."""
+
+from dataclasses import replace
+from typing import Any
+
+from lab3 import outputs
+from lab3.backend import compile_function, map_blocks
+from lab3.config import Config
+from lab3.model_files import save_model
+from lab3.pipeline.materials import Materials
+from lab3.progress import Progress
+from lab3.rundir import RunDir
+from lab3.tracking import Tracker
+from lab3.training import Augmentation, Epoch, best_epoch, count_batches, train_model
+
+
+def train_network(run: RunDir, config: Config, materials: Materials, tracker: Tracker, progress: Progress) -> Materials:
+    """Train `materials.model`, save it in the run; returns the materials with the saved model's path."""
+    assert materials.train is not None
+    settings = config.train
+    images_nhwc = materials.preprocess(materials.train.images_nhwc)
+    n_batches = count_batches(len(images_nhwc), settings.validation_fraction, settings.batch_size)
+    progress.say(f"training {config.model.architecture} on {len(images_nhwc):,} images of {materials.train.source}")
+    with progress.bar("train", settings.epochs * n_batches, "batches") as advance:
+
+        def tell(epoch: Epoch) -> None:
+            tracker.log_epoch(epoch)
+            shown = epoch.accuracy if epoch.val_accuracy is None else epoch.val_accuracy
+            name = "accuracy" if epoch.val_accuracy is None else "validation accuracy"
+            advance(0, f"epoch {epoch.epoch}/{settings.epochs}, {name} {shown:.4f}")
+
+        history = train_model(
+            materials.model,
+            images_nhwc,
+            materials.train.labels_n,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            validation_fraction=settings.validation_fraction,
+            patience=settings.patience,
+            augmentation=Augmentation(**settings.augment.model_dump()),
+            seed=config.seed,
+            on_epoch=tell,
+            on_batch=lambda n: advance(n, ""),
+        )
+    progress.say(f"kept the weights of epoch {best_epoch(history).epoch} of {len(history)}")
+    outputs.write_epochs(run, history)
+    tracker.log_figures({"learning_curves": outputs.draw_training(run, history)})
+    path = run.path / f"model.{settings.format}"
+    save_model(materials.model, path)
+    return replace(materials, model_path=path)
+
+
+def summarise_training(run: RunDir, config: Config, materials: Materials) -> dict[str, Any]:
+    """The content of `summary.json` of a run that only trains: the kept epoch and the test accuracy."""
+    predict = compile_function(lambda images_nhwc: [materials.model(images_nhwc, training=False)])
+    correct = 0
+    for rows, (scores_nl,) in map_blocks(
+        lambda block: predict(materials.preprocess(block)), materials.test.images_nhwc, config.sweep.capture_batch_size
+    ):
+        correct += int((scores_nl.argmax(axis=1) == materials.test.labels_n[rows]).sum())
+    return {
+        "model": str(materials.model_path),
+        "kept_epoch": best_epoch(outputs.read_epochs(run)).epoch,
+        "n_images": len(materials.test),
+        "correct": correct,
+        "accuracy": correct / len(materials.test),
+    }

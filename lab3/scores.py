@@ -1,0 +1,74 @@
+"""Score every channel by a criterion, with what the criterion needs: moments, weights, gradients or evaluations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lab3.backend import blocks_of, fill_block, to_numpy, to_tensor
+from lab3.capture import Capture
+from lab3.criteria import OF_KERNEL, OF_MOMENTS, ChannelMoments, Criterion, batchnorm_scale, random_scores
+from lab3.engine import channel_losses
+from lab3.errors import ModelError
+from lab3.split import Split
+
+NEED_FEATURES = ("taylor", "oracle")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """`importance_c`: float64 `(C,)`, the least go first; `pruned_importance_c`: that of pruned channels."""
+
+    importance_c: np.ndarray
+    pruned_importance_c: np.ndarray
+
+
+def score_channels(
+    criterion: Criterion, split: Split, captured: Capture, labels_n: np.ndarray, *, seed: int, batch_size: int
+) -> Scores:
+    """The scores of `criterion` on the images of `captured` with `labels_n` int `(N,)`.
+
+    `captured` must hold features for the criteria in `NEED_FEATURES`. Raises `ModelError` for `batchnorm_scale` where
+    no BatchNormalization follows the layer.
+    """
+    below_all_c = np.full(split.n_channels, -np.inf)
+    if criterion in OF_MOMENTS:
+        pruned = ChannelMoments.of_constant(split.pruned_output_c)
+        return Scores(OF_MOMENTS[criterion](captured.moments), OF_MOMENTS[criterion](pruned))
+    if criterion in OF_KERNEL:
+        return Scores(OF_KERNEL[criterion](split.kernel), below_all_c)
+    if criterion == "batchnorm_scale":
+        if split.batchnorm_scale_c is None:
+            raise ModelError(
+                f"criterion batchnorm_scale needs a BatchNormalization with a scale behind layer {split.layer_name!r}, "
+                "found none; choose another criterion"
+            )
+        return Scores(batchnorm_scale(split.batchnorm_scale_c), below_all_c)
+    if criterion == "taylor":
+        return Scores(_taylor(split, captured.features, labels_n, batch_size), below_all_c)
+    if criterion == "oracle":
+        return Scores(channel_losses(split, captured.features, labels_n, batch_size), below_all_c)
+    return Scores(random_scores(split.n_channels, seed), below_all_c)
+
+
+def _taylor(split: Split, features: Sequence[np.ndarray], labels_n: np.ndarray, batch_size: int) -> np.ndarray:
+    """The mean over images of the absolute first-order change of the loss when a channel is pruned, `(C,)`.
+
+    Source: Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, ICLR 2017,
+    equation 8, with the change to what a pruned channel leaves behind in place of the change to zero.
+    """
+    n = len(labels_n)
+    size = min(batch_size, n)
+    total_c = np.zeros(split.n_channels)
+    for rows in blocks_of(n, size):
+        own, pruned, *carried = (np.asarray(f[rows]) if len(f) == n else f for f in features)
+        blocks = [
+            to_tensor(fill_block(array, size)) if len(array) != 1 else to_tensor(array) for array in (own, pruned)
+        ]
+        others = [to_tensor(fill_block(array, size)) for array in carried]
+        (gradient,) = split.loss_gradient(*blocks, *others, to_tensor(fill_block(labels_n[rows], size)))
+        n_rows = rows.stop - rows.start
+        change = to_numpy(gradient)[:n_rows].astype(np.float64) * (pruned - own)
+        per_channel_nc = change.reshape(n_rows, -1, split.n_channels).sum(axis=1)
+        total_c += np.abs(per_channel_nc).sum(axis=0)
+    return total_c / n
