@@ -1,0 +1,64 @@
+"""Networks of `keras.applications` with random weights, held against the literal loop."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from lab3.capture import capture
+from lab3.engine import sweep_points
+from lab3.layers import find_layer
+from lab3.rank import plan_pruning
+from lab3.split import split_model
+from tests.reference import literal_sweep
+from tests.test_split import balance
+
+CONCATENATE = "(Concatenate) follows, which neither keeps channels apart nor is a Dense or Conv2D"
+
+
+def normalise(model: Any, images_nhwc: np.ndarray) -> None:
+    """Give every BatchNormalization the statistics of `images_nhwc` and a random shift.
+
+    Deep networks with random weights otherwise answer the same to every image.
+    """
+    rng = np.random.default_rng(0)
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in layers:
+        layer.momentum = 0.0
+        layer.beta.assign(rng.normal(0, 0.3, layer.beta.shape))
+    model(images_nhwc, training=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "reason"),
+    [
+        ("MobileNetV2", "Conv_1", None),
+        ("ResNet50", "conv5_block3_3_conv", None),
+        ("EfficientNetB0", "top_conv", None),
+        ("DenseNet121", "conv5_block16_2_conv", CONCATENATE),
+    ],
+)
+def test_predictions_equal_the_literal_loop(name: str, layer: str, reason: str | None) -> None:
+    keras.utils.set_random_seed(0)
+    build = getattr(keras.applications, name)
+    model: Any = build(weights=None, input_shape=(64, 64, 3), classes=6, classifier_activation=None)
+    images_nhwc = np.random.default_rng(0).uniform(0, 255, size=(12, 64, 64, 3)).astype(np.float32)
+    normalise(model, images_nhwc)
+    balance(model, images_nhwc)
+    labels_n = np.arange(12) % 6
+    assert find_layer(model).name == layer
+    split = split_model(model)
+    assert split.reason is None if reason is None else str(split.reason).endswith(reason)
+    weights_n = np.full(12, 1 / 12)
+    captured = capture(split, images_nhwc, lambda x: x, weights_n=weights_n, batch_size=12, cache_mb=100)
+    schedule = [0, split.n_channels // 3, split.n_channels - 1]
+    steps = plan_pruning(captured.importance_c, split.pruned_output_c, schedule, "iterative")
+    predictions_kn = np.zeros((3, 12), np.uint16)
+    points = list(sweep_points(split, captured.features, labels_n, steps, predictions_kn=predictions_kn))
+    reference = literal_sweep(model, images_nhwc, labels_n, layer, schedule)
+    for point, expected, predicted_n in zip(points, reference, predictions_kn, strict=True):
+        assert point.pruned_channels == expected.pruned_channels
+        np.testing.assert_array_equal(predicted_n, expected.predictions_n)
+        assert point.loss == pytest.approx(expected.loss, rel=1e-3)
+    assert len({point.loss for point in points}) == 3 and len(set(reference[0].predictions_n.tolist())) > 2
