@@ -171,7 +171,8 @@ def _capture(
 def _capture_now(
     split: Split, config: Config, materials: Materials, dataset: Dataset, progress: Progress, keep_features: bool
 ) -> Capture:
-    with progress.bar("capture", len(dataset), "images") as advance:
+    title = "capture" if dataset is materials.test else "score"
+    with progress.bar(title, len(dataset), "images") as advance:
         return capture(
             split,
             dataset.images_nhwc,
