@@ -91,6 +91,14 @@ def write_metrics(run: RunDir, points: Sequence[SweepPoint], class_names: Sequen
     )
 
 
+def write_predictions(run: RunDir, ks: Sequence[int], predictions_kn: np.ndarray, labels_n: np.ndarray) -> None:
+    """`predictions.npz`, compressed: `k` `(K,)`, `predicted` `(K, N)` in the smallest unsigned type, `label` `(N,)`."""
+    smallest = np.min_scalar_type(max(int(predictions_kn.max()), int(labels_n.max())))
+    content = io.BytesIO()
+    np.savez_compressed(content, k=np.array(ks), predicted=predictions_kn.astype(smallest), label=labels_n)
+    write_atomically(run.predictions_npz, content.getvalue())
+
+
 def write_comparison(folder: Path, runs: Mapping[str, RunDir]) -> None:
     """`comparison.csv` and `comparison.png` of finished runs by label: accuracy against the share of channels gone."""
     rows, curves = [], {}

@@ -30,6 +30,7 @@ class RunDir:
         self.capture_npz = path / "capture.npz"
         self.epochs_csv = path / "epochs.csv"
         self.results_csv = path / "results.csv"
+        self.predictions_npz = path / "predictions.npz"
         self.metrics_csv = path / "metrics.csv"
         self.channels_csv = path / "channels.csv"
         self.summary_json = path / "summary.json"

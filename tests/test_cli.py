@@ -332,6 +332,23 @@ def test_resuming_after_any_point_gives_the_same_bytes(
             assert (copy / name).read_bytes() == (whole / name).read_bytes()
 
 
+def test_predictions_are_kept_on_demand_also_after_a_resume(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    args = ("sweep", toy_files[0], "--data", toy_files[1], "--set", "data.scale=1.0", "--run-id", "whole")
+    assert invoke(*args, "--set", "sweep.save_predictions=true").exit_code == 0
+    copy = unfinish(tmp_path / "runs" / "whole", 2)
+    (copy / "predictions.npz").unlink()
+    assert invoke("resume", copy).exit_code == 0
+    for run in (tmp_path / "runs" / "whole", copy):
+        with np.load(run / "predictions.npz") as saved:
+            assert saved["k"].tolist() == [0, 1, 2, 3] and saved["predicted"].dtype == np.uint8
+            # Worked out in toy_images: K = 2 gives up image 1, K = 3 images 0 and 1.
+            assert saved["predicted"].tolist() == [[0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], [1, 0, 1, 1]]
+            assert saved["label"].tolist() == [0, 1, 1, 1]
+        assert len(read_journal(run / "journal.jsonl")) == 4
+
+
 def test_resuming_with_another_model_or_other_data_is_refused(
     toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
 ) -> None:

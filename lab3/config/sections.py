@@ -89,6 +89,7 @@ class SweepSection(Section):
     shortcut: Literal["none", "unchanged", "margins"] = (
         "margins"  # which images need not be run at every K; see engine.py
     )
+    save_predictions: bool = False  # predictions.npz: the predicted class of every image at every K
     batch_size: Positive = 2000  # images on the device at a time; changes memory and speed, not the counts
     capture_batch_size: Positive = 250  # images per step of the capture pass
     cache_mb: Annotated[int, Field(ge=0)] = 2048  # features above this many MB go to a temporary file

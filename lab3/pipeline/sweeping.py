@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from lab3 import outputs
 from lab3.capture import Capture, capture, image_weights
 from lab3.config import Config
@@ -53,7 +55,7 @@ def sweep_network(
         teller = _Teller(run, split, points, len(steps), tracker)
         with progress.bar("sweep", len(steps), "K") as advance:
             advance(len(points), "")
-            _compute(split, config, materials, captured, steps, journal, teller, advance)
+            _compute(run, split, config, materials, captured, steps, journal, teller, advance)
     chance = 1 / split.n_labels
     if points[0].k == 0 and points[0].accuracy < 1.5 * chance:
         progress.warn(
@@ -92,6 +94,7 @@ class _Teller:
 
 
 def _compute(
+    run: RunDir,
     split: Split,
     config: Config,
     materials: Materials,
@@ -101,18 +104,28 @@ def _compute(
     teller: _Teller,
     advance: Advance,
 ) -> None:
+    done = {point.k for point in teller.points}
+    labels_n = materials.test.labels_n
+    saves = config.sweep.save_predictions
+    predictions_kn = np.zeros((len(steps), len(labels_n)), np.uint16) if saves else None
     for point in sweep_points(
         split,
         captured.features,
-        materials.test.labels_n,
+        labels_n,
         steps,
-        done={point.k for point in teller.points},
+        # The journal does not hold predictions: they are computed again for points that it has.
+        done=() if saves else done,
         batch_size=config.sweep.batch_size,
         shortcut=config.sweep.shortcut,
+        predictions_kn=predictions_kn,
     ):
+        if point.k in done:
+            continue
         journal.append(outputs.row_of_point(point))
         teller.add(point)
         advance(1, f"K={point.k} accuracy {point.accuracy:.4f}")
+    if predictions_kn is not None:
+        outputs.write_predictions(run, [step.k for step in steps], predictions_kn, labels_n)
 
 
 def _rank(
