@@ -67,7 +67,7 @@ class Bench:
     def capture(self) -> Capture:
         weights_n = image_weights(self.n, "images", 1)
         images_nhwc = self.dataset.images_nhwc
-        return capture(self.split, images_nhwc, self.preprocess, weights_n=weights_n, batch_size=250, cache_mb=2048)
+        return capture(self.split, images_nhwc, self.preprocess, weights_n=weights_n, batch_size=250)
 
     def sweep(self, shortcut: Shortcut, steps: tuple[PruneStep, ...], n: int | None = None) -> dict[str, Any]:
         n = n or self.n

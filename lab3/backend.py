@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lab3.errors import ConfigError
+from lab3.storage import blocks_of
 
 Device = Literal["auto", "cpu", "gpu"]
 
@@ -96,16 +97,6 @@ def map_blocks(
         yield rows, [to_numpy(output)[: rows.stop - rows.start] for output in function(block)]
 
 
-def blocks_of(n: int, batch_size: int) -> Iterator[slice]:
-    """Slices of at most `batch_size` that cover 0..n-1.
-
-    >>> list(blocks_of(5, 3))
-    [slice(0, 3, None), slice(3, 5, None)]
-    """
-    for start in range(0, n, batch_size):
-        yield slice(start, min(start + batch_size, n))
-
-
 def fill_block(block: np.ndarray, size: int) -> np.ndarray:
     """`block` with its last row repeated up to `size` rows."""
     if len(block) == size:
@@ -113,15 +104,15 @@ def fill_block(block: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([block, np.repeat(block[-1:], size - len(block), axis=0)])
 
 
-def fill_rows(rows: np.ndarray) -> np.ndarray:
-    """Row numbers, the last repeated up to one of few lengths where the backend compiles for each length anew."""
+def fill_pairs(numbers: np.ndarray, size: int) -> np.ndarray:
+    """At most `size` numbers, the last repeated up to one of few lengths where the backend compiles each anew."""
     import keras
 
     if keras.backend.backend() == "tensorflow":
-        return rows
-    # Two lengths an octave: at most a third of the rows is wasted.
-    octave = 2 ** max(5, int(np.ceil(np.log2(len(rows)))))
-    return fill_block(rows, octave * 3 // 4 if len(rows) <= octave * 3 // 4 else octave)
+        return numbers
+    # Two lengths an octave: at most a third is wasted.
+    octave = 2 ** max(5, int(np.ceil(np.log2(len(numbers)))))
+    return fill_block(numbers, min(size, octave * 3 // 4 if len(numbers) <= octave * 3 // 4 else octave))
 
 
 def _compile_tensorflow(function: Callable[..., Any]) -> Callable[..., Any]:

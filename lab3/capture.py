@@ -1,6 +1,5 @@
 """One streaming pass over the images: importance, mean feature maps, and the features every K starts from."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from lab3.backend import map_blocks
 from lab3.criteria import ChannelMoments
 from lab3.errors import ModelError
 from lab3.split import Split
+from lab3.storage import allocate, release
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,14 @@ def capture(
     *,
     weights_n: np.ndarray,
     batch_size: int,
-    cache_mb: int,
+    cache_mb: int = 64,
     keep_features: bool = True,
     on_progress: Callable[[int], None] = lambda n_images: None,
 ) -> Capture:
     """Run the trunk once over `images_nhwc` `(N, H, W, C)`.
 
-    The means are accumulated in float64, `batch_size` images at a time. Features that need more than `cache_mb`
-    megabytes go to a temporary file that vanishes with the process, or nowhere without `keep_features`. `on_progress`
-    is told the number of images done.
+    The means are accumulated in float64, `batch_size` images at a time. Features of more than `cache_mb` megabytes go
+    to a temporary file, or nowhere without `keep_features`. `on_progress` is told the number of images done.
     """
     n_images = len(images_nhwc)
     batch_size = min(batch_size, n_images)
@@ -73,16 +72,17 @@ def capture(
     ):
         moments.add(measured, weights_n[rows])
         on_progress(rows.stop - rows.start)
+        release(images_nhwc)
         if not keep_features:
             continue
         if not features:
-            in_file = sum(array[0].nbytes for array in kept) * n_images > cache_mb * 2**20
             n_rows = [n_images, n_images if split.pruned_varies else 1] + [n_images] * (len(kept) - 2)
             features = tuple(
-                _allocate((n, *array.shape[1:]), array.dtype, in_file) for n, array in zip(n_rows, kept, strict=True)
+                allocate((n, *array.shape[1:]), array.dtype, cache_mb) for n, array in zip(n_rows, kept, strict=True)
             )
         for store, array in zip(features, kept, strict=True):
             store[rows if len(store) == n_images else slice(1)] = array
+            release(store)
     mean_map_hwc = moments.mean_map if moments.mean_map.ndim == 3 else moments.mean_map[np.newaxis, np.newaxis]
     if not np.isfinite(mean_map_hwc).all():
         raise ModelError(
@@ -120,11 +120,3 @@ def _mean_c(values: np.ndarray, weights_n: np.ndarray) -> np.ndarray:
     position_means_nc = values.reshape(len(values), -1, values.shape[-1]).mean(axis=1)
     sums_c: np.ndarray = weights_n @ position_means_nc
     return sums_c
-
-
-def _allocate(shape: tuple[int, ...], dtype: np.dtype, in_file: bool) -> np.ndarray:
-    if not in_file:
-        return np.empty(shape, dtype)
-    # The open map keeps the nameless file alive; it is gone when the array is.
-    with tempfile.TemporaryFile(prefix="lab3-features-") as file:
-        return np.memmap(file, dtype, "w+", shape=shape)

@@ -78,7 +78,6 @@ def sweep(
         lambda block_nhwc: block_nhwc.astype(np.float32),
         weights_n=image_weights(len(images_nhwc), average, average_batch_size),
         batch_size=250,
-        cache_mb=2048,
     )
     scores = score_channels(criterion, split, captured, labels_n, seed=seed, batch_size=batch_size)
     steps = plan_pruning(scores.importance_c, scores.pruned_importance_c, ks, ranking)

@@ -39,6 +39,7 @@ def row_of_point(point: SweepPoint) -> Row:
         "top5_correct": point.top5_correct,
         "class_correct": list(point.class_correct),
         "n_changed": point.n_changed,
+        "n_tied": point.n_tied,
         "n_run": point.n_run,
     }
 
@@ -85,10 +86,9 @@ def write_results(run: RunDir, points: Sequence[SweepPoint]) -> None:
 
 def write_metrics(run: RunDir, points: Sequence[SweepPoint], class_names: Sequence[str]) -> None:
     """`metrics.csv`, ascending K: what a point has beyond `results.csv`; `correct_<class>` counts images of a class."""
-    header = ["k", "top5_correct", "n_changed", "n_run", *(f"correct_{name}" for name in class_names)]
-    run.write_csv(
-        run.metrics_csv, header, [(p.k, p.top5_correct, p.n_changed, p.n_run, *p.class_correct) for p in points]
-    )
+    header = ["k", "top5_correct", "n_changed", "n_tied", "n_run", *(f"correct_{name}" for name in class_names)]
+    rows = [(p.k, p.top5_correct, p.n_changed, p.n_tied, p.n_run, *p.class_correct) for p in points]
+    run.write_csv(run.metrics_csv, header, rows)
 
 
 def write_predictions(run: RunDir, ks: Sequence[int], predictions_kn: np.ndarray, labels_n: np.ndarray) -> None:

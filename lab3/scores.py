@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lab3.backend import blocks_of, fill_block, to_numpy, to_tensor
+from lab3.backend import fill_block, to_numpy, to_tensor
 from lab3.capture import Capture
 from lab3.criteria import OF_KERNEL, OF_MOMENTS, ChannelMoments, Criterion, batchnorm_scale, random_scores
 from lab3.engine import channel_losses
 from lab3.errors import ModelError
 from lab3.split import Split
+from lab3.storage import blocks_of, read_rows
 
 NEED_FEATURES = ("taylor", "oracle")
 
@@ -61,7 +62,7 @@ def _taylor(split: Split, features: Sequence[np.ndarray], labels_n: np.ndarray, 
     size = min(batch_size, n)
     total_c = np.zeros(split.n_channels)
     for rows in blocks_of(n, size):
-        own, pruned, *carried = (np.asarray(f[rows]) if len(f) == n else f for f in features)
+        own, pruned, *carried = (read_rows(each, rows) if len(each) == n else each for each in features)
         blocks = [
             to_tensor(fill_block(array, size)) if len(array) != 1 else to_tensor(array) for array in (own, pruned)
         ]

@@ -27,12 +27,17 @@ class Split:
     `run_trunk(images_nhwc)` gives `[measured, own, pruned, *carried]`: the quantity whose mean is the importance `(N,
     ..., C)`; the features where channels are mixed first, in their own and in their pruned state, `(N, ..., U)` with
     unit u of channel u % C; and the tensors that pass the layer by. `pruned` has one row unless `pruned_varies` from
-    image to image. `start(own, pruned, is_pruned_u)` gives `[mixed]` with those units pruned. `finish(mixed, own,
-    pruned, *carried, units, keep)` gives `[logits_nl]` with more `units` pruned where `keep` is 1 (0 fills up);
-    `finish_rows(rows, ...)` does so for some of the images. `pruned_output_c` is what a pruned channel's measured
-    quantity becomes. `loss_gradient(own, pruned, *carried, labels_n)` gives the gradient of the summed cross-entropy to
-    `own`. `reason` says why the head could not be divided at a mixing layer, None if it was; `mixed` then is the
-    features themselves.
+    image to image.
+
+    `start(own, pruned, is_pruned_u, units)` gives `[mixed, change]`: the mixing layer's output with those units pruned,
+    and the difference that pruning each of `units` as well would make to its input. `finish(mixed, change, *carried,
+    units, gone_ku)` gives `[logits_nl]` with more of `units` pruned, those where the one row of `gone_ku` is 1.
+    `finish_pairs(rows, steps, mixed, change, *carried, units, gone_ku)` gives the logits of image `rows[p]` with the
+    units of row `steps[p]` pruned, for each p. `reason` says why the head could not be divided at a mixing layer, None
+    if it was; without a division `start` gives `[own, pruned]` and `units` must be all channels.
+
+    `pruned_output_c` is what a pruned channel's measured quantity becomes. `loss_gradient(own, pruned, *carried,
+    labels_n)` gives the gradient of the summed cross-entropy to `own`.
     """
 
     layer_name: str
@@ -48,7 +53,7 @@ class Split:
     run_trunk: Callable[..., list[Any]]
     start: Callable[..., list[Any]]
     finish: Callable[..., list[Any]]
-    finish_rows: Callable[..., list[Any]]
+    finish_pairs: Callable[..., list[Any]]
     loss_gradient: Callable[..., list[Any]]
 
 
@@ -106,33 +111,37 @@ def split_model(
         own, pruned = at_boundary(values, linear), at_boundary(values, constant)
         return [measure(linear), own, pruned, *(values[slot] for slot in carried_slots)]
 
-    def start(own: Any, pruned: Any, is_pruned_u: Any) -> list[Any]:
-        masked = keras.ops.where(is_pruned_u, pruned, own)
-        return [mixing_layer(masked) if mixing_layer else masked]
+    def start(own: Any, pruned: Any, is_pruned_u: Any, units: Any) -> list[Any]:
+        if mixing_layer is None:
+            return [own, pruned]
+        change = keras.ops.take(pruned, units, axis=-1) - keras.ops.take(own, units, axis=-1)
+        return [mixing_layer(keras.ops.where(is_pruned_u, pruned, own)), change]
 
-    def finish(mixed: Any, own: Any, pruned: Any, *others: Any) -> list[Any]:
-        *carried, units, keep = others
+    def finish(mixed: Any, change: Any, *others: Any) -> list[Any]:
+        *carried, units, gone = others
+        for _ in range(len(change.shape) - 2):
+            gone = keras.ops.expand_dims(gone, 1)
         if mixing_layer is None or mixed_activation is None:
-            n_hits_u = keras.ops.sum(keras.ops.one_hot(units, own.shape[-1]) * keep[:, None], axis=0)
-            values = {mixed_slot: keras.ops.where(n_hits_u > 0, pruned, mixed)}
+            values = {mixed_slot: keras.ops.where(gone > 0, change, mixed)}
         else:
-            change = keras.ops.take(pruned, units, axis=-1) - keras.ops.take(own, units, axis=-1)
-            mixed = mixed + _mix(mixing_layer, change * keras.ops.cast(keep, change.dtype), units)
+            mixed = mixed + _mix(mixing_layer, change * keras.ops.cast(gone, change.dtype), units)
             values = {mixed_slot: mixed_activation(mixed)}
         values |= dict(zip(carried_slots, carried, strict=True))
         return [keras.ops.cast(run_steps(parts.rest, values)[logits_slot], "float32")]
 
-    def finish_rows(rows: Any, mixed: Any, own: Any, pruned: Any, *others: Any) -> list[Any]:
-        *carried, units, keep = others
-        some = [keras.ops.take(tensor, rows, axis=0) for tensor in (mixed, own, *carried)]
-        some_pruned = keras.ops.take(pruned, rows, axis=0) if parts.uses_others else pruned
-        return finish(some[0], some[1], some_pruned, *some[2:], units, keep)
+    def finish_pairs(rows: Any, steps: Any, mixed: Any, change: Any, *others: Any) -> list[Any]:
+        *carried, units, gone_ku = others
+        some_mixed, *some_carried = (keras.ops.take(tensor, rows, axis=0) for tensor in (mixed, *carried))
+        # Without a division it is the pruned state, the same for every image.
+        some_change = change if mixing_layer is None else keras.ops.take(change, rows, axis=0)
+        gone_pu = keras.ops.take(gone_ku, steps, axis=0)
+        return finish(some_mixed, some_change, *some_carried, units, gone_pu)
 
     def loss(own: Any, pruned: Any, *carried_and_labels: Any) -> Any:
         *carried, labels_n = carried_and_labels
-        mixed = mixing_layer(own) if mixing_layer else own
-        none, zero = keras.ops.zeros((1,), "int32"), keras.ops.zeros((1,), "float32")
-        (logits_nl,) = finish(mixed, own, pruned, *carried, none, zero)
+        none, zero = keras.ops.zeros((1,), "int32"), keras.ops.zeros((1, 1), "float32")
+        mixed, change = start(own, pruned, keras.ops.zeros(own.shape[-1:], "bool"), none)
+        (logits_nl,) = finish(mixed, change, *carried, none, zero)
         losses_n = keras.ops.sparse_categorical_crossentropy(labels_n, logits_nl, from_logits=True)
         return keras.ops.sum(losses_n)
 
@@ -151,7 +160,7 @@ def split_model(
         run_trunk=compile_function(trunk),
         start=compile_function(start),
         finish=compile_function(finish),
-        finish_rows=compile_function(finish_rows),
+        finish_pairs=compile_function(finish_pairs),
         loss_gradient=compile_gradient(loss),
     )
 

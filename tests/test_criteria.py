@@ -111,19 +111,19 @@ def test_taylor_is_the_first_order_change_of_each_images_loss(build: Any, task: 
     scores = score_channels("taylor", split, features, labels_n, seed=0, batch_size=8)
     own, pruned, *carried = features.features
     units_c = np.arange(split.n_units).reshape(-1, split.n_channels)
-    none, zero, step = np.zeros(1, np.int32), np.zeros(1, np.float32), 1e-3
+    units, none_gone, step = np.arange(split.n_units, dtype=np.int32), np.zeros((1, split.n_units), np.float32), 1e-3
 
     def losses(moved: np.ndarray) -> np.ndarray:
-        (mixed,) = split.start(moved, np.broadcast_to(pruned, moved.shape).copy(), np.zeros(split.n_units, bool))
-        (logits,) = split.finish(mixed, moved, np.broadcast_to(pruned, moved.shape).copy(), *carried, none, zero)
+        mixed, change = split.start(moved, pruned, np.zeros(split.n_units, bool), units)
+        (logits,) = split.finish(mixed, change, *carried, units, none_gone)
         logits_nl = np.asarray(logits, np.float64)
         losses_n: np.ndarray = np.logaddexp.reduce(logits_nl, axis=1) - logits_nl[np.arange(len(labels_n)), labels_n]
         return losses_n
 
     for channel in range(3):
         towards = np.zeros_like(own)
-        units = units_c[:, channel]
-        towards[..., units] = np.broadcast_to(pruned, own.shape)[..., units] - own[..., units]
+        of_channel = units_c[:, channel]
+        towards[..., of_channel] = np.broadcast_to(pruned, own.shape)[..., of_channel] - own[..., of_channel]
         slopes_n = (losses(own + step * towards) - losses(own - step * towards)) / (2 * step)
         assert scores.importance_c[channel] == pytest.approx(np.abs(slopes_n).mean(), rel=0.03, abs=1e-4)
 

@@ -7,7 +7,7 @@ from lab3.figures import channel_pictures, grid_columns, plot_accuracy, plot_fea
 
 
 def point(k: int, gone: int, correct: int) -> SweepPoint:
-    return SweepPoint(k, tuple(range(gone)), correct, 10, 0.0, correct, (correct,), 0, 10)
+    return SweepPoint(k, tuple(range(gone)), correct, 10, 0.0, correct, (correct,), 0, 0, 10)
 
 
 def lines_of(axes: Any) -> list[tuple[list[float], list[float]]]:

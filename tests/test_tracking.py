@@ -17,7 +17,7 @@ from lab3.rank import ChannelStats
 from lab3.tracking import ChannelTable, NullTracker, Tracker, choose_mode, open_tracker
 from lab3.training import Epoch
 
-POINTS = [SweepPoint(k, tuple(range(k)), 10 - k, 10, 0.1 * k, 10, (10 - k, 0), k, 10) for k in range(3)]
+POINTS = [SweepPoint(k, tuple(range(k)), 10 - k, 10, 0.1 * k, 10, (10 - k, 0), k, 0, 10) for k in range(3)]
 TABLE = ChannelTable(
     [ChannelStats(1, 0.5, 0, 1), ChannelStats(0, 0.75, 1, None)], [np.full((4, 4), v, np.uint8) for v in (9, 200)]
 )

@@ -92,7 +92,7 @@ class SweepSection(Section):
     save_predictions: bool = False  # predictions.npz: the predicted class of every image at every K
     batch_size: Positive = 2000  # images on the device at a time; changes memory and speed, not the counts
     capture_batch_size: Positive = 250  # images per step of the capture pass
-    cache_mb: Annotated[int, Field(ge=0)] = 2048  # features above this many MB go to a temporary file
+    cache_mb: Annotated[int, Field(ge=0)] = 64  # features above this many MB lie in a temporary file
 
     @field_validator("schedule")
     @classmethod

@@ -13,8 +13,10 @@ import numpy as np
 from PIL import Image
 
 from lab3.errors import DataError
+from lab3.storage import allocate, blocks_of, release
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
+_MEMORY_MB = 64
 _MODES = {"rgb": "RGB", "grayscale": "L"}
 
 
@@ -28,16 +30,21 @@ def read_image_files(
     with _open(path) as (names, read):
         files = _split_files(names, split, path)
         class_names = tuple(sorted({name.split("/")[-2] for name in files}))
+        first = _decode(read(files[0]), files[0], color)
+        images_nhwc = allocate((len(files), *first.shape), first.dtype, _MEMORY_MB)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            images = list(pool.map(lambda name: _decode(read(name), name, color), files))
-    for name, image in zip(files, images, strict=True):
-        if image.shape != images[0].shape:
-            raise DataError(
-                f"{path}: all images must be of one size, got {_size(images[0])} for {files[0]} and {_size(image)} for "
-                f"{name}; resize them to the model's input"
-            )
+            for rows in blocks_of(len(files), 1000):
+                decoded = pool.map(lambda name: _decode(read(name), name, color), files[rows])
+                for number, image in enumerate(decoded, start=rows.start):
+                    if image.shape != first.shape:
+                        raise DataError(
+                            f"{path}: all images must be of one size, got {_size(first)} for {files[0]} and "
+                            f"{_size(image)} for {files[number]}; resize them to the model's input"
+                        )
+                    images_nhwc[number] = image
+                release(images_nhwc)
     labels_n = np.array([class_names.index(name.split("/")[-2]) for name in files], np.int64)
-    return np.stack(images), labels_n, class_names
+    return images_nhwc, labels_n, class_names
 
 
 @contextmanager

@@ -70,8 +70,8 @@ def _dataset(arrays: Arrays, source: str, file: Path | None = None) -> Dataset:
     if file is not None:
         sha256 = sha256_file(file)
     else:
-        digest = hashlib.sha256(images_nhwc.tobytes())
-        digest.update(labels_n.tobytes())
+        digest = hashlib.sha256(np.ascontiguousarray(images_nhwc).data)
+        digest.update(np.ascontiguousarray(labels_n).data)
         sha256 = digest.hexdigest()
     return Dataset(images_nhwc, labels_n, class_names, source, sha256)
 

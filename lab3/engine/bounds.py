@@ -10,12 +10,16 @@ class LineExceededError(Exception):
 
 
 class Bounds:
-    """How far scores can be from the straight line between two K, measured on images that are run at every K."""
+    """How far scores can be from the straight line between two steps, measured on images that are run at every step.
+
+    `logits_knl` are the scores of those images, `(K, n, L)`. Steps, lows and highs are indices into its first axis.
+    """
 
     def __init__(self, logits_knl: np.ndarray) -> None:
-        self._floor: dict[tuple[int, int], float] = {}
-        self._bound: dict[int, float] = {}
-        intervals = [(0, len(logits_knl) - 1)]
+        n_steps = len(logits_knl)
+        self._floor_kk = np.zeros((n_steps, n_steps), np.float32)
+        self._bound_k = np.zeros(n_steps, np.float32)
+        intervals = [(0, n_steps - 1)]
         while intervals:
             low, high = intervals.pop()
             if high - low < 2:
@@ -24,37 +28,49 @@ class Bounds:
             intervals += [(low, middle), (middle, high)]
             change_n = _spread(logits_knl[high] - logits_knl[low])
             # Images that hardly change are measured by the typical change.
-            self._floor[low, high] = max(float(np.median(change_n)), 1e-6)
-            scale_n = change_n + self._floor[low, high]
-            worst = max(
-                float((_spread(logits_knl[k] - line(logits_knl[low], logits_knl[high], low, high, k)) / scale_n).max())
-                for k in range(low + 1, high)
-            )
-            self._bound[high - low] = max(self._bound.get(high - low, 0.0), worst)
+            self._floor_kk[low, high] = max(float(np.median(change_n)), 1e-6)
+            for k in range(low + 1, high):
+                error_n = _spread(logits_knl[k] - line(logits_knl[low], logits_knl[high], (k - low) / (high - low)))
+                worst = float((error_n / (change_n + self._floor_kk[low, high])).max())
+                self._bound_k[high - low] = max(self._bound_k[high - low], worst)
 
-    def decide(self, low: int, high: int, low_nl: np.ndarray, high_nl: np.ndarray) -> np.ndarray:
-        """True for images whose best class is the same everywhere between `low` and `high`, `(n,)`."""
-        lead_n = np.minimum(_lead(low_nl), _lead(high_nl))
-        same_n = low_nl.argmax(axis=1) == high_nl.argmax(axis=1)
-        decided: np.ndarray = same_n & (lead_n > self._allowed(low, high, low_nl, high_nl))
-        return decided
-
-    def check(
-        self, low: int, high: int, middle: int, low_nl: np.ndarray, high_nl: np.ndarray, middle_nl: np.ndarray
-    ) -> None:
-        """Raise `LineExceededError` if scores in the middle are further from the line than allowed."""
-        error_n = _spread(middle_nl - line(low_nl, high_nl, low, high, middle))
-        if (error_n > self._allowed(low, high, low_nl, high_nl)).any():
-            raise LineExceededError
-
-    def _allowed(self, low: int, high: int, low_nl: np.ndarray, high_nl: np.ndarray) -> np.ndarray:
-        allowed: np.ndarray = SAFETY * self._bound[high - low] * (_spread(high_nl - low_nl) + self._floor[low, high])
-        return allowed
+    def allowed(self, low_p: np.ndarray, high_p: np.ndarray, low_pl: np.ndarray, high_pl: np.ndarray) -> np.ndarray:
+        """How far a difference of two scores can be from the line anywhere between, `(P,)`."""
+        scale_p = _spread(high_pl - low_pl) + self._floor_kk[low_p, high_p]
+        allowed_p: np.ndarray = SAFETY * self._bound_k[high_p - low_p] * scale_p
+        return allowed_p
 
 
-def line(low_nl: np.ndarray, high_nl: np.ndarray, low: int, high: int, k: int) -> np.ndarray:
-    share = np.float32((k - low) / (high - low))
-    return (1 - share) * low_nl + share * high_nl
+def is_decided(
+    low_pl: np.ndarray, high_pl: np.ndarray, allowed_p: np.ndarray, labels_p: np.ndarray, n_best: int = 5
+) -> np.ndarray:
+    """True where the best class, and whether the label is among the `n_best`, are the same everywhere between, `(P,)`.
+
+    `allowed_p`: how far a difference of two scores can be from the straight line between the two ends.
+    """
+    same_p = low_pl.argmax(axis=1) == high_pl.argmax(axis=1)
+    leads_p = np.minimum(_lead(low_pl), _lead(high_pl)) > allowed_p
+    above_low, above_high = (
+        each_pl - np.take_along_axis(each_pl, labels_p[:, np.newaxis], axis=1) for each_pl in (low_pl, high_pl)
+    )
+    may_exceed_p = (np.maximum(above_low, above_high) > -allowed_p[:, np.newaxis]).sum(axis=1) - 1  # not the label
+    do_exceed_p = (np.minimum(above_low, above_high) > allowed_p[:, np.newaxis]).sum(axis=1)
+    decided_p: np.ndarray = same_p & leads_p & ((may_exceed_p < n_best) | (do_exceed_p >= n_best))
+    return decided_p
+
+
+def check_line(
+    low_pl: np.ndarray, high_pl: np.ndarray, between_pl: np.ndarray, share_p: np.ndarray, allowed_p: np.ndarray
+) -> None:
+    """Raise `LineExceededError` if scores `share_p` of the way are further from the line than allowed."""
+    if (_spread(between_pl - line(low_pl, high_pl, share_p[:, np.newaxis])) > allowed_p).any():
+        raise LineExceededError
+
+
+def line(low_pl: np.ndarray, high_pl: np.ndarray, share: np.ndarray | float) -> np.ndarray:
+    """The scores `share` of the way from `low_pl` to `high_pl`."""
+    scores_pl: np.ndarray = low_pl + np.asarray(share, np.float32) * (high_pl - low_pl)
+    return scores_pl
 
 
 def _spread(difference_nl: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ class SweepPoint:
     """The model with `pruned_channels` gone: `correct` of `total` images, mean cross-entropy `loss` in nats.
 
     `top5_correct`: images whose label is among the 5 best classes. `class_correct`: correct images of each class.
-    `n_changed`: images whose predicted class is not that of K = 0. `n_run`: images whose scores were computed; those of
-    the others were known without (see the module).
+    `n_changed`: images whose predicted class is not that of K = 0. `n_tied`: images whose two best scores differ by no
+    more than rounding, so that their class may be another one elsewhere. `n_run`: images whose scores were computed;
+    those of the others were known without (see the package).
     """
 
     k: int
@@ -22,6 +23,7 @@ class SweepPoint:
     top5_correct: int
     class_correct: tuple[int, ...]
     n_changed: int
+    n_tied: int
     n_run: int
 
     @property
@@ -33,6 +35,13 @@ class SweepPoint:
     def accuracy(self) -> float:
         """Top-1 accuracy in 0..1."""
         return self.correct / self.total
+
+
+def is_tied(logits_nl: np.ndarray) -> np.ndarray:
+    """True where the two best scores differ by at most 1e-5 of the largest, what float32 sums err by, `(N,)`."""
+    two_best = np.partition(logits_nl, -2, axis=1)[:, -2:]
+    tied_n: np.ndarray = two_best[:, 1] - two_best[:, 0] <= 1e-5 * np.abs(logits_nl).max(axis=1)
+    return tied_n
 
 
 def cross_entropy(logits_nl: np.ndarray, labels_n: np.ndarray) -> np.ndarray:
