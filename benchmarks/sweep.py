@@ -32,7 +32,7 @@ import keras
 from lab3.capture import Capture, capture, image_weights
 from lab3.config import load_config
 from lab3.data import load_dataset
-from lab3.engine import Shortcut, SweepPoint, sweep_points
+from lab3.engine import Shortcut, SweepPoint, is_tied, sweep_points
 from lab3.graph import list_layers
 from lab3.journal import open_journal
 from lab3.model_files import load_model
@@ -69,7 +69,9 @@ class Bench:
         images_nhwc = self.dataset.images_nhwc
         return capture(self.split, images_nhwc, self.preprocess, weights_n=weights_n, batch_size=250)
 
-    def sweep(self, shortcut: Shortcut, steps: tuple[PruneStep, ...], n: int | None = None) -> dict[str, Any]:
+    def sweep(
+        self, shortcut: Shortcut, steps: tuple[PruneStep, ...], n: int | None = None, batch_size: int = 2000
+    ) -> dict[str, Any]:
         n = n or self.n
         own, *others = self.captured.features
         predictions_kn = np.zeros((len(steps), n), np.uint16)
@@ -77,7 +79,7 @@ class Bench:
         start, first_s = time.perf_counter(), 0.0
         for point in sweep_points(
             self.split, (own[:n], *others), self.dataset.labels_n[:n], steps, shortcut=shortcut,
-            predictions_kn=predictions_kn,
+            batch_size=batch_size, predictions_kn=predictions_kn,
         ):  # fmt: skip
             first_s = first_s or time.perf_counter() - start
             points.append(point)
@@ -143,6 +145,7 @@ def measure_sweeps(bench: Bench, limit: Limit) -> dict[str, dict[str, Any]]:
             "limit_s": limit_s,
             "ratio": done["sweep_s"] / limit_s,
             "first_point_s": done["first_s"],
+            "n_tied": sum(point.n_tied for point in done["points"]),
             "share_run": sum(point.n_run for point in done["points"]) / done["predictions"].size,
             "n_predictions_unlike_none": int((done["predictions"] != exact["predictions"]).sum()),
             "loss_difference_mean": float(np.abs(losses - exact_losses).mean()),
@@ -166,6 +169,51 @@ def measure_literal(bench: Bench) -> dict[str, Any]:
         "correct": [point.correct for point in reference],
         "n_predictions_unlike": [int((predictions[p.k] != p.predictions_n).sum()) for p in reference],
     }
+
+
+def measure_random_k(bench: Bench, n_k: int = 20) -> dict[str, Any]:
+    """Every image's prediction at K drawn at random, against weights zeroed and the whole network run."""
+    predictions = bench.sweep("margins", bench.steps)["predictions"]
+    chosen = sorted(np.random.default_rng(0).choice(len(bench.steps), n_k, replace=False).tolist())
+    images_nhwc = bench.preprocess(bench.dataset.images_nhwc)
+    layer = next(layer for layer in list_layers(bench.model) if layer.name == bench.split.layer_name)
+    original = layer.get_weights()
+    n_unlike = n_tied = 0
+    for k in chosen:
+        weights = [weight.copy() for weight in original]
+        for weight in weights:
+            weight[..., list(bench.steps[k].pruned_channels)] = 0
+        layer.set_weights(weights)
+        scores_nl = bench.model.predict(images_nhwc, batch_size=250, verbose=0)
+        unlike_n = predictions[k] != scores_nl.argmax(axis=1)
+        n_unlike += int(unlike_n.sum())
+        n_tied += int(is_tied(np.log(scores_nl[unlike_n])).sum()) if unlike_n.any() else 0
+    layer.set_weights(original)
+    return {"k": chosen, "n_predictions": n_k * bench.n, "n_unlike": n_unlike, "n_tied_of_unlike": n_tied}
+
+
+def measure_block_sizes(bench: Bench, n: int = 40) -> dict[str, int]:
+    """Predictions of the first images at every K that differ from those in blocks of 2,000, for each block size."""
+    whole = bench.sweep("none", bench.steps, 2000)["predictions"][:, :n]
+    return {
+        str(size): int((bench.sweep("none", bench.steps, n, size)["predictions"] != whole).sum()) for size in (1, 7, n)
+    }
+
+
+def measure_threads(bench: Bench) -> dict[str, Any]:
+    """The command line's counts and predictions at every eighth K, on 1 and on 2 threads."""
+    results = []
+    for threads in ("1", "2"):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "lab3", "sweep", bench.model_path, "--data", bench.data, "--out", folder]
+            settings = ["--set", "sweep.schedule=0:C:8", "--set", "sweep.save_predictions=true", "--mode", "disabled"]
+            start = time.perf_counter()
+            subprocess.run([*command, *settings, "--run-id", "run", "--threads", threads], check=True)
+            seconds = time.perf_counter() - start
+            with np.load(Path(folder) / "run" / "predictions.npz") as arrays:
+                results.append((seconds, arrays["predicted"]))
+    (one_s, one), (two_s, two) = results
+    return {"one_s": one_s, "two_s": two_s, "n_predictions": one.size, "n_unlike": int((one != two).sum())}
 
 
 def measure_command(bench: Bench, literal_s: float) -> dict[str, float]:
@@ -223,6 +271,7 @@ def only_memory(model: str, data: str) -> None:
 
 def render(result: dict[str, Any]) -> str:
     capture_row, literal, command = result["capture"], result["literal"], result["command"]
+    random_k, sizes, threads = result["random_k"], result["block_sizes"], result["threads"]
     sweeps = "\n".join(
         f"| `{name}` | {row['sweep_s']:.1f} | {row['limit_s']:.1f} | {row['ratio']:.2f} | {row['first_point_s']:.1f} | "
         f"{row['share_run']:.1%} | {row['n_predictions_unlike_none']} | {row['loss_difference_mean']:.1e}, "
@@ -245,6 +294,15 @@ The limit is the matrix products behind the mixing layer for every image at ever
 | shortcut | sweep, s | limit, s | ratio | first point, s | images run | predictions unlike `none` | loss unlike, mean and most |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {sweeps}
+
+Images whose two best scores differ by rounding alone, over all K: {result["sweeps"]["none"]["n_tied"]}.
+
+## The same predictions
+
+Against weights zeroed and the whole network run, at 20 random K ({", ".join(map(str, random_k["k"]))}): {random_k["n_unlike"]} of
+{random_k["n_predictions"]:,} predictions unlike, {random_k["n_tied_of_unlike"]} of these at images whose two best scores differ by rounding
+alone. In blocks of {", ".join(sizes)} images, all K of the first {max(map(int, sizes))} images: {", ".join(map(str, sizes.values()))} predictions unlike blocks of
+2,000. On 1 and 2 threads ({threads["one_s"]:.0f} and {threads["two_s"]:.0f} s for the command with every eighth K): {threads["n_unlike"]} of {threads["n_predictions"]:,} unlike.
 
 ## The capture pass
 
@@ -293,6 +351,9 @@ def main() -> None:
         "capture": measure_capture(bench),
         "sweeps": measure_sweeps(bench, limit),
         "literal": literal,
+        "random_k": measure_random_k(bench),
+        "block_sizes": measure_block_sizes(bench),
+        "threads": measure_threads(bench),
         "command": measure_command(bench, literal["extrapolated_s"]),
         "growth": measure_growth(bench),
         "memory": [

@@ -44,6 +44,13 @@ def load_backend(device: Device = "auto") -> str:
     return "gpu" if n_gpus and device != "cpu" else "cpu"
 
 
+def limit_threads(n_threads: int) -> None:
+    """Have the backend compute on at most `n_threads` threads; it must come before the backend is imported."""
+    # TensorFlow reads the first two, PyTorch and oneDNN the third, JAX the last; no other way serves all three.
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC"):
+        os.environ[name] = str(n_threads)
+
+
 def backend_versions() -> dict[str, str]:
     """Versions of Keras and of its backend's package."""
     import keras

@@ -43,10 +43,19 @@ class Separation:
     reason: str | None
 
 
-def separate(head_steps: Sequence[Step], output_slot: int, n_channels: int) -> Separation:
-    """`head_steps`, what follows the pruned layer whose output is `output_slot`, divided at the first mixing layer."""
-    channelwise_slots = {output_slot}
-    dependent = {output_slot} | {slot for step in head_steps for slot in step.outputs}
+def separate(head_steps: Sequence[Step], output_slots: Sequence[int], n_channels: int) -> Separation:
+    """`head_steps`, what follows the pruned layer, divided at the first mixing layer.
+
+    `output_slots` are the layer's outputs, one for each call of it.
+    """
+
+    def undivided(reason: str) -> Separation:
+        return Separation((), None, tuple(head_steps), False, reason)
+
+    if len(output_slots) > 1:
+        return undivided(f"it is called {len(output_slots)} times")
+    channelwise_slots = set(output_slots)
+    dependent = channelwise_slots | {slot for step in head_steps for slot in step.outputs}
     n_apart, uses_others = 0, False
     for step in head_steps:
         inputs = [slot for slot in step.input_slots if slot in dependent]
@@ -56,9 +65,6 @@ def separate(head_steps: Sequence[Step], output_slot: int, n_channels: int) -> S
         channelwise_slots.update(step.outputs)
         n_apart += 1
     channelwise, following = tuple(head_steps[:n_apart]), tuple(head_steps[n_apart:])
-
-    def undivided(reason: str) -> Separation:
-        return Separation((), None, tuple(head_steps), False, reason)
 
     if not following:
         return undivided("no layer mixes its channels")

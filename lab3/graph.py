@@ -52,7 +52,7 @@ def flatten_model(model: Any) -> Graph:
         if len(tensors) != 1:
             raise ModelError(
                 f"the model must have one {what}, got {len(tensors)} ({', '.join(t.name for t in tensors)}); "
-                "make a keras.Model with one"
+                + ("choose one with model.output" if what == "output" else "make a keras.Model with one")
             )
     walk = _Walk()
     (input_slot,) = walk.new_slots(1)

@@ -4,7 +4,7 @@ import difflib
 from typing import Any
 
 from lab3.errors import ConfigError, ModelError
-from lab3.graph import Graph, flatten_model, list_layers
+from lab3.graph import Graph, depends_on, flatten_model, list_layers
 
 
 def find_layer(model: Any, layer: str | int | None = None) -> Any:
@@ -83,9 +83,15 @@ def _check_prunable(layer: Any, graph: Graph) -> None:
     calls = [step for step in graph.steps if step.layer is layer]
     if not calls:
         raise ModelError(f"layer {layer.name!r} is not on the way to the model's output, so pruning it changes nothing")
-    if len(calls) > 1:
-        raise ModelError(f"layer {layer.name!r} is called {len(calls)} times in the model; name a layer called once")
-    if calls[0].outputs[0] == graph.output_slot:
+    dependent = depends_on(graph.steps, [slot for call in calls for slot in call.outputs])
+    if any(dependent.intersection(call.input_slots) for call in calls):
+        raise ModelError(
+            f"layer {layer.name!r} is called on what it gave in an earlier call, so its channels feed each other; "
+            "name another layer"
+        )
+    if len({tuple(call.node.outputs[0].shape) for call in calls}) > 1:
+        raise ModelError(f"layer {layer.name!r} must give one shape in all {len(calls)} calls; name another layer")
+    if any(call.outputs[0] == graph.output_slot for call in calls):
         raise ModelError(
             f"layer {layer.name!r} is the model's output: its units are the classes; name an earlier layer"
         )

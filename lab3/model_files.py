@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from lab3.errors import Lab3Error, ModelError
+from lab3.errors import ConfigError, Lab3Error, ModelError
 from lab3.graph import list_layers
 from lab3.layers import find_layer
 
@@ -27,10 +27,12 @@ class LayerInfo:
     is_pruned: bool
 
 
-def load_model(path: str | Path) -> Any:
+def load_model(path: str | Path, output: str | int | None = None) -> Any:
     """The Keras model in an `.h5` of Keras 2 or 3 or a `.keras` file, not compiled, in safe mode.
 
-    Raises `ModelError` if the file is missing, of another form or damaged, or holds weights that are not finite.
+    `output`: name or index of the output that gives class scores, for a model with several; the model returned has that
+    one alone. Raises `ModelError` if the file is missing, of another form or damaged, or holds weights that are not
+    finite, `ConfigError` if there is no such output.
     """
     import keras
 
@@ -45,7 +47,7 @@ def load_model(path: str | Path) -> Any:
         # Keras lets everything from h5py, json, zipfile and each layer's own checks through.
         raise ModelError(f"{path}: Keras cannot load it: {_first_line(error)}") from error
     check_weights(model, str(path))
-    return model
+    return model if output is None else _with_one_output(model, output)
 
 
 def check_weights(model: Any, source: str) -> None:
@@ -90,6 +92,18 @@ def describe_layers(model: Any, layer: str | int | None = None) -> list[LayerInf
         LayerInfo(index, each.name, type(each).__name__, _output_shape(each), each.count_params(), each is pruned)
         for index, each in enumerate(list_layers(model))
     ]
+
+
+def _with_one_output(model: Any, output: str | int) -> Any:
+    import keras
+
+    names = list(model.output_names)
+    if output not in names and not (isinstance(output, int) and -len(names) <= output < len(names)):
+        raise ConfigError(
+            f"model.output must name an output of the model ({', '.join(names)}) or be its index, got {output!r}"
+        )
+    index = names.index(output) if output in names else output
+    return keras.Model(model.input, model.outputs[index], name=model.name)
 
 
 def _check_form(path: Path) -> None:

@@ -72,20 +72,19 @@ def split_model(
 
     found = find_layer(model, layer)
     graph = flatten_model(model)
-    (step,) = [candidate for candidate in graph.steps if candidate.layer is found]
-    after = graph.steps[graph.steps.index(step) + 1 :]
-    dependent = depends_on(after, step.outputs)
+    calls = [step for step in graph.steps if step.layer is found]
+    output_slots = [slot for call in calls for slot in call.outputs]
+    dependent = depends_on(graph.steps, output_slots)
     trunk_steps = [s for s in graph.steps if not dependent.intersection(s.outputs)]
-    head_steps, logits_slot = _end_at_logits([s for s in after if dependent.intersection(s.outputs)], graph)
+    after = [s for s in graph.steps if dependent.intersection(s.outputs) and s not in calls]
+    head_steps, logits_slot = _end_at_logits(after, graph)
 
-    (input_slot,), (output_slot,) = step.input_slots, step.outputs
     n_channels = int(found.kernel.shape[-1])
-    parts = separate(head_steps, output_slot, n_channels)
+    parts = separate(head_steps, output_slots, n_channels)
     mixing = parts.mixing
-    boundary_slot = mixing.input_slots[0] if mixing else output_slot
     carried_slots = sorted({slot for s in parts.rest for slot in s.input_slots if slot not in dependent})
-    linear_layer = _without_activation(step)
-    mixing_layer, mixed_activation, mixed_slot = None, None, output_slot
+    linear_layer = _without_activation(calls[0])
+    mixing_layer, mixed_activation, mixed_slot = None, None, output_slots[0]
     if mixing is not None:
         mixing_layer, mixed_activation, mixed_slot = (
             _without_activation(mixing),
@@ -100,11 +99,13 @@ def split_model(
         return found.activation(linear) if measured == "output" else linear
 
     def at_boundary(values: dict[int, Any], linear: Any) -> Any:
-        return run_steps(parts.channelwise, values | {output_slot: found.activation(linear)})[boundary_slot]
+        if mixing is None:
+            return found.activation(linear)
+        return run_steps(parts.channelwise, values | {output_slots[0]: found.activation(linear)})[mixing.input_slots[0]]
 
     def trunk(images_nhwc: Any) -> list[Any]:
         values = run_steps(trunk_steps, {graph.input_slot: images_nhwc})
-        linear = linear_layer(values[input_slot])
+        linear = _join([linear_layer(values[call.input_slots[0]]) for call in calls])
         # What a channel leaves behind is the same for every image unless other tensors join in.
         like = linear if parts.uses_others else linear[:1]
         constant = keras.ops.zeros_like(like) + keras.ops.cast(kept_bias_c, like.dtype)
@@ -122,7 +123,7 @@ def split_model(
         for _ in range(len(change.shape) - 2):
             gone = keras.ops.expand_dims(gone, 1)
         if mixing_layer is None or mixed_activation is None:
-            values = {mixed_slot: keras.ops.where(gone > 0, change, mixed)}
+            values = dict(zip(output_slots, _part(keras.ops.where(gone > 0, change, mixed), len(calls)), strict=True))
         else:
             mixed = mixed + _mix(mixing_layer, change * keras.ops.cast(gone, change.dtype), units)
             values = {mixed_slot: mixed_activation(mixed)}
@@ -145,7 +146,7 @@ def split_model(
         losses_n = keras.ops.sparse_categorical_crossentropy(labels_n, logits_nl, from_logits=True)
         return keras.ops.sum(losses_n)
 
-    boundary_shape = mixing.node.input_tensors[0].shape if mixing else step.node.outputs[0].shape
+    boundary_shape = mixing.node.input_tensors[0].shape if mixing else calls[0].node.outputs[0].shape
     return Split(
         layer_name=found.name,
         layer_index=_index_of(found, list_layers(model)),
@@ -174,6 +175,27 @@ def _batchnorm_scale(channelwise: Sequence[Step], n_channels: int) -> np.ndarray
         if isinstance(layer, keras.layers.BatchNormalization) and layer.scale and layer.gamma.shape[0] == n_channels:
             return to_numpy(layer.gamma)
     return None
+
+
+def _join(outputs: Sequence[Any]) -> Any:
+    """The outputs of several calls of one layer as one tensor, side by side on the first axis behind the images'."""
+    import keras
+
+    if len(outputs) == 1:
+        return outputs[0]
+    if len(outputs[0].shape) == 2:
+        return keras.ops.stack(outputs, axis=1)
+    return keras.ops.concatenate(outputs, axis=1)
+
+
+def _part(joined: Any, n_calls: int) -> list[Any]:
+    """What `_join` joined, apart again."""
+    import keras
+
+    if n_calls == 1:
+        return [joined]
+    parts = keras.ops.split(joined, n_calls, axis=1)
+    return [keras.ops.squeeze(part, axis=1) for part in parts] if len(joined.shape) == 3 else parts
 
 
 def _mix(layer: Any, inputs: Any, units: Any) -> Any:

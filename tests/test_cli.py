@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -455,3 +456,14 @@ def test_every_command_has_help_with_an_example() -> None:
         assert command.help is not None and f"lab3 {name} " in command.help, f"{name} has no example"
         options = [param for param in command.params if isinstance(param, click.Option)]
         assert all(option.help for option in options), f"an option of {name} has no help"
+
+
+def test_threads_are_limited_before_the_backend_starts(
+    invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "NPROC")
+    for name in names:
+        monkeypatch.setenv(name, "9")
+    assert invoke("sweep", "missing.h5", "--data", "digits", "--threads", "3").exit_code == 65
+    assert [os.environ[name] for name in names] == ["3", "3", "3"]
+    assert invoke("sweep", "missing.h5", "--data", "digits", "--threads", "0").exit_code == 2

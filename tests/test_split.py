@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from lab3.engine.tally import Calibration, Tally
 from lab3.errors import ConfigError, ModelError
 from lab3.graph import list_layers
 from lab3.layers import find_layer
+from lab3.model_files import load_model
 from lab3.rank import PruneStep, plan_pruning
 from lab3.split import split_model
 from tests.reference import literal_sweep
@@ -164,8 +166,38 @@ def network_in_network() -> Any:
     return keras.Model(inputs, layers.Softmax()(layers.GlobalAveragePooling2D()(x)))
 
 
+def siamese() -> Any:
+    inputs = keras.Input((8, 8, 3))
+    conv = layers.Conv2D(8, 3, activation="relu", name="pruned")
+    left, right = conv(inputs), conv(layers.AveragePooling2D(3, 1, padding="same")(inputs))
+    x = layers.Concatenate()([layers.GlobalAveragePooling2D()(left), layers.GlobalMaxPooling2D()(right)])
+    return keras.Model(inputs, layers.Dense(5)(x))
+
+
+def dense_called_twice() -> Any:
+    inputs = keras.Input((8, 8, 3))
+    dense = layers.Dense(12, activation="tanh", name="pruned")
+    flat = layers.Flatten()(inputs)
+    return keras.Model(inputs, layers.Dense(5)(layers.Subtract()([dense(flat), dense(flat * 0.5)])))
+
+
+def shared_behind() -> Any:
+    inputs = keras.Input((8, 8, 3))
+    shared = layers.Conv2D(8, 3, padding="same", activation="relu")
+    x = shared(layers.Conv2D(8, 3, padding="same", activation="relu", name="pruned")(inputs))
+    return keras.Model(inputs, layers.Dense(5)(layers.Flatten()(shared(x))))
+
+
+def two_heads() -> Any:
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, activation="relu", name="pruned")(inputs)
+    classes = layers.Dense(5, activation="softmax", name="classes")(layers.Flatten()(x))
+    return keras.Model(inputs, [layers.Dense(1, name="size")(layers.Flatten()(x)), classes])
+
+
 MODELS: list[Callable[[], Any]] = [
     sequential, gelu_then_softmax_layer, residual, inception, nested, squeeze_and_excitation, dense, stacked, mobilenet,
+    siamese, dense_called_twice, shared_behind,
 ]  # fmt: skip
 REASONS = {
     sequential: None,
@@ -175,6 +207,9 @@ REASONS = {
     dense: None,
     stacked: None,
     mobilenet: None,
+    shared_behind: None,
+    siamese: "it is called 2 times",
+    dense_called_twice: "it is called 2 times",
     inception: "concatenate (Concatenate) follows, which neither keeps channels apart nor is a Dense or Conv2D",
     squeeze_and_excitation: "what dense (Dense) reads is also read elsewhere",
     network_in_network: "no layer mixes its channels",
@@ -192,6 +227,9 @@ def test_every_point_equals_the_literal_loop(
         "once": {"ranking": "once", "bias": "keep"},
     }
     settings = every_semantics[semantics]
+    if build in (siamese, dense_called_twice):
+        # The reference's batches are not those of the images where a layer is called several times.
+        settings.pop("average_batch_size", None)
     keras.utils.set_random_seed(0)
     model = shake(build())
     images_nhwc = rng.normal(size=(100, 8, 8, 3)).astype(np.float32)
@@ -217,6 +255,21 @@ def test_the_head_is_divided_where_channels_are_mixed_or_says_why_not(build: Cal
     reason = split_model(build(), "pruned").reason
     # Keras numbers the names of layers through the process.
     assert (reason and re.sub(r"_\d+ ", " ", reason)) == REASONS[build]
+
+
+def test_one_output_of_several_is_chosen_by_name_or_index(tmp_path: Path, rng: np.random.Generator) -> None:
+    keras.utils.set_random_seed(0)
+    model = shake(two_heads())
+    model.save(tmp_path / "two.keras")
+    images_nhwc = rng.normal(size=(100, 8, 8, 3)).astype(np.float32)
+    labels_n = to_numpy(model(images_nhwc)[1]).argmax(axis=1)
+    reference = literal_sweep(keras.Model(model.input, model.outputs[1]), images_nhwc, labels_n, "pruned", range(8))
+    for output in ("classes", 1, -1):
+        points = fast_sweep(load_model(tmp_path / "two.keras", output), images_nhwc, labels_n, None, list(range(8)))
+        assert [(p.pruned_channels, p.correct) for p in points] == [(r.pruned_channels, r.correct) for r in reference]
+    for wrong in ("clases", 2):
+        with pytest.raises(ConfigError, match=rf"must name an output of the model \(size, classes\).*got {wrong!r}"):
+            load_model(tmp_path / "two.keras", wrong)
 
 
 def big_task() -> tuple[Any, np.ndarray, np.ndarray]:
@@ -394,14 +447,14 @@ def test_models_that_cannot_be_cut_say_why() -> None:
     conv = layers.Conv2D(4, 3, padding="same", name="shared")
     once = layers.Conv2D(4, 3, padding="same")(inputs)
     twice = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(conv(conv(once)))))
-    with pytest.raises(ModelError, match="'shared' is called 2 times"):
+    with pytest.raises(ModelError, match="'shared' is called on what it gave in an earlier call"):
         split_model(twice, "shared")
     x = layers.Flatten()(layers.Conv2D(4, 3)(inputs))
     with pytest.raises(ModelError, match="must end in softmax or in logits, got sigmoid"):
         split_model(keras.Model(inputs, layers.Dense(3, activation="sigmoid")(x)))
     with pytest.raises(ModelError, match="at least 2 class scores"):
         split_model(keras.Model(inputs, layers.Dense(1)(x)))
-    with pytest.raises(ModelError, match="must have one output, got 2"):
+    with pytest.raises(ModelError, match=r"must have one output, got 2 .*; choose one with model.output"):
         split_model(keras.Model(inputs, [layers.Dense(3)(x), layers.Dense(3)(x)]))
     with pytest.raises(ModelError, match="must be Sequential or Functional with a known input shape"):
         split_model(keras.Sequential([layers.Conv2D(4, 3)]))

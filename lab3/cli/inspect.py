@@ -12,8 +12,9 @@ from lab3.cli.options import data_options, layer_option, overrides_from, parse_l
 @click.command("inspect")
 @click.argument("model", type=click.Path(path_type=Path))
 @layer_option
+@click.option("--output", metavar="NAME|INDEX", help="Output with class scores, for a model with several.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of layers.")
-def inspect_command(model: Path, layer: str | None, as_json: bool) -> None:
+def inspect_command(model: Path, layer: str | None, output: str | None, as_json: bool) -> None:
     """List a model's layers and mark the one that would be pruned.
 
     \b
@@ -26,7 +27,8 @@ def inspect_command(model: Path, layer: str | None, as_json: bool) -> None:
     from lab3.cli.terminal import show_layers
     from lab3.model_files import describe_layers, load_model
 
-    layers = describe_layers(load_model(model), None if layer is None else parse_layer(layer))
+    loaded = load_model(model, None if output is None else parse_layer(output))
+    layers = describe_layers(loaded, None if layer is None else parse_layer(layer))
     if as_json:
         click.echo(json.dumps([asdict(each) for each in layers], indent=2))
     else:

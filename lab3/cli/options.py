@@ -28,8 +28,22 @@ def placing_options(command: Command) -> Command:
     )(command)
 
 
+def _limit_threads(_context: click.Context, _option: click.Parameter, threads: int | None) -> None:
+    if threads is not None:
+        from lab3.backend import limit_threads
+
+        limit_threads(threads)
+
+
 def working_options(command: Command) -> Command:
-    """`--mode` and `--device`."""
+    """`--mode`, `--device` and `--threads`."""
+    command = click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        expose_value=False,
+        callback=_limit_threads,
+        help="Threads to compute with; by default one for each core.",
+    )(command)
     command = click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "gpu"]),

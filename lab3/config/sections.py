@@ -42,6 +42,7 @@ class ModelSection(Section):
     """The network: a file to load, or an architecture to train."""
 
     path: str | None = None  # .h5 of Keras 2 or 3, or .keras
+    output: str | int | None = None  # name or index of the output with class scores, where there are several
     architecture: Literal["vgg16", "simplecnn", "digits_cnn"] | None = None  # trained where `path` is null
 
 

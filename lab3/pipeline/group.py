@@ -60,8 +60,8 @@ def start_group(
         )  # fmt: skip
         model = config.model.model_copy(update={"path": str(trained.path / f"model.{config.train.format}")})
         config = config.model_copy(update={"model": model})
-    model_path = str(config.model.path)
-    model_layers = list_layers(reuse(shared, ("model", model_path), lambda: load_model(model_path)))
+    model_path, output = str(config.model.path), config.model.output
+    model_layers = list_layers(reuse(shared, ("model", model_path), lambda: load_model(model_path, output)))
     runs = {}
     for index, criterion in product(indices, criteria or [config.prune.criterion]):
         name = model_layers[index].name
@@ -84,9 +84,9 @@ def start_group(
 
 def _layer_indices(config: Config, layers: Sequence[Layer], shared: Shared) -> list[int]:
     """Where the layers stand in the model; an untrained model's names are not those it will be saved with."""
-    model_path, architecture = config.model.path, config.model.architecture
+    model_path, output, architecture = config.model.path, config.model.output, config.model.architecture
     if model_path is not None:
-        model = reuse(shared, ("model", model_path), lambda: load_model(model_path))
+        model = reuse(shared, ("model", model_path), lambda: load_model(model_path, output))
     elif architecture is not None:
         model = build_model(architecture)
     else:

@@ -86,7 +86,8 @@ def load_materials(
     keras.utils.set_random_seed(config.seed)
     shared = {} if shared is None else shared
     if model_path is not None:
-        model = reuse(shared, ("model", model_path), lambda: load_model(model_path))
+        output = config.model.output
+        model = reuse(shared, ("model", model_path), lambda: load_model(model_path, output))
     else:
         assert config.model.architecture is not None
         model = build_model(config.model.architecture)
