@@ -1,6 +1,6 @@
 """One streaming pass over the images: importance, mean feature maps, and the features every K starts from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,8 +9,10 @@ import numpy as np
 from lab3.backend import map_blocks
 from lab3.criteria import ChannelMoments
 from lab3.errors import ModelError
-from lab3.split import Split
+from lab3.split import Split, compile_trunks
 from lab3.storage import allocate, release
+
+Preprocess = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,9 @@ class Capture:
     """What one pass through the trunk leaves.
 
     `mean_map_hwc`: float64 `(H, W, C)`, the mean over images of the measured quantity; `(1, 1, C)` for a dense layer.
-    `moments`: of each channel. `features`: the trunk's `own`, `pruned` and carried tensors
-    for all images, `(N, ...)` each; `pruned` has one row unless it varies from image to image.
+    The calls of a layer called several times lie one below the other. `moments`: of each channel. `features`: the
+    trunk's `own`, `pruned` and carried tensors for all images, `(N, ...)` each; `pruned` has one row unless it varies
+    from image to image.
     """
 
     mean_map_hwc: np.ndarray
@@ -47,49 +50,74 @@ def image_weights(n_images: int, average: Literal["images", "batches"], average_
     return 1 / (size_b[batch_n] * len(size_b))
 
 
-def capture(
-    split: Split,
+def capture(split: Split, images_nhwc: np.ndarray, preprocess: Preprocess, **settings: Any) -> Capture:
+    """`capture_layers` of one layer."""
+    (captured,) = capture_layers([split], images_nhwc, preprocess, **settings)
+    return captured
+
+
+def capture_layers(
+    splits: Sequence[Split],
     images_nhwc: np.ndarray,
-    preprocess: Callable[[np.ndarray], np.ndarray],
+    preprocess: Preprocess,
     *,
     weights_n: np.ndarray,
     batch_size: int,
     cache_mb: int = 64,
     keep_features: bool = True,
     on_progress: Callable[[int], None] = lambda n_images: None,
-) -> Capture:
-    """Run the trunk once over `images_nhwc` `(N, H, W, C)`.
+) -> list[Capture]:
+    """Run the trunks of `splits`, all of one model, once over `images_nhwc` `(N, H, W, C)`.
 
     The means are accumulated in float64, `batch_size` images at a time. Features of more than `cache_mb` megabytes go
     to a temporary file, or nowhere without `keep_features`. `on_progress` is told the number of images done.
     """
     n_images = len(images_nhwc)
-    batch_size = min(batch_size, n_images)
-    moments = _MomentSums()
-    features: tuple[np.ndarray, ...] = ()
-    for rows, (measured, *kept) in map_blocks(
-        lambda block: split.run_trunk(preprocess(block)), images_nhwc, batch_size
-    ):
-        moments.add(measured, weights_n[rows])
+    run_trunks = splits[0].run_trunk if len(splits) == 1 else compile_trunks(splits)
+    collectors = [_Collector(split, n_images, cache_mb if keep_features else None) for split in splits]
+    for rows, outputs in map_blocks(lambda block: run_trunks(preprocess(block)), images_nhwc, batch_size):
+        for collector in collectors:
+            collector.add(rows, outputs[: collector.n_outputs], weights_n[rows])
+            outputs = outputs[collector.n_outputs :]
         on_progress(rows.stop - rows.start)
         release(images_nhwc)
-        if not keep_features:
-            continue
-        if not features:
-            n_rows = [n_images, n_images if split.pruned_varies else 1] + [n_images] * (len(kept) - 2)
-            features = tuple(
-                allocate((n, *array.shape[1:]), array.dtype, cache_mb) for n, array in zip(n_rows, kept, strict=True)
+    return [collector.result() for collector in collectors]
+
+
+class _Collector:
+    """What blocks of images leave of one layer; features only with a `cache_mb`."""
+
+    def __init__(self, split: Split, n_images: int, cache_mb: int | None) -> None:
+        self._split, self._n_images, self._cache_mb = split, n_images, cache_mb
+        self.n_outputs = split.n_trunk_outputs
+        self._moments = _MomentSums()
+        self._features: tuple[np.ndarray, ...] = ()
+
+    def add(self, rows: slice, outputs: Sequence[np.ndarray], weights_n: np.ndarray) -> None:
+        measured, *kept = outputs
+        self._moments.add(measured, weights_n)
+        if self._cache_mb is None:
+            return
+        if not self._features:
+            n_rows = [self._n_images, self._n_images if self._split.pruned_varies else 1]
+            n_rows += [self._n_images] * (len(kept) - 2)
+            self._features = tuple(
+                allocate((n, *array.shape[1:]), array.dtype, self._cache_mb)
+                for n, array in zip(n_rows, kept, strict=True)
             )
-        for store, array in zip(features, kept, strict=True):
-            store[rows if len(store) == n_images else slice(1)] = array
+        for store, array in zip(self._features, kept, strict=True):
+            store[rows if len(store) == self._n_images else slice(1)] = array
             release(store)
-    mean_map_hwc = moments.mean_map if moments.mean_map.ndim == 3 else moments.mean_map[np.newaxis, np.newaxis]
-    if not np.isfinite(mean_map_hwc).all():
-        raise ModelError(
-            f"the outputs of layer {split.layer_name!r} must be finite, got NaN or infinity; "
-            "check the model's weights and data.scale"
-        )
-    return Capture(mean_map_hwc, moments.result(), features)
+
+    def result(self) -> Capture:
+        mean_map = self._moments.mean_map
+        mean_map_hwc = mean_map if mean_map.ndim == 3 else mean_map.reshape(-1, 1, mean_map.shape[-1])
+        if not np.isfinite(mean_map_hwc).all():
+            raise ModelError(
+                f"the outputs of layer {self._split.layer_name!r} must be finite, got NaN or infinity; "
+                "check the model's weights and data.scale"
+            )
+        return Capture(mean_map_hwc, self._moments.result(), self._features)
 
 
 class _MomentSums:

@@ -16,8 +16,10 @@ import numpy as np
 from lab3.backend import compile_function, compile_gradient, to_numpy
 from lab3.channelwise import separate
 from lab3.errors import ModelError
-from lab3.graph import Graph, Step, depends_on, flatten_model, list_layers, run_steps
+from lab3.graph import Graph, Step, Values, depends_on, flatten_model, list_layers, run_steps
 from lab3.layers import find_layer
+
+IMAGES = -1
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Split:
     units of row `steps[p]` pruned, for each p. `reason` says why the head could not be divided at a mixing layer, None
     if it was; without a division `start` gives `[own, pruned]` and `units` must be all channels.
 
+    `trunk(values)` is what `run_trunk` compiles: it takes the images from slot `IMAGES` of `values`, uses what is there
+    already and adds what it computes.
+
     `pruned_output_c` is what a pruned channel's measured quantity becomes. `loss_gradient(own, pruned, *carried,
     labels_n)` gives the gradient of the summed cross-entropy to `own`.
     """
@@ -50,6 +55,8 @@ class Split:
     batchnorm_scale_c: np.ndarray | None
     reason: str | None
     pruned_varies: bool
+    n_trunk_outputs: int
+    trunk: Callable[[Values], list[Any]]
     run_trunk: Callable[..., list[Any]]
     start: Callable[..., list[Any]]
     finish: Callable[..., list[Any]]
@@ -103,9 +110,13 @@ def split_model(
             return found.activation(linear)
         return run_steps(parts.channelwise, values | {output_slots[0]: found.activation(linear)})[mixing.input_slots[0]]
 
-    def trunk(images_nhwc: Any) -> list[Any]:
-        values = run_steps(trunk_steps, {graph.input_slot: images_nhwc})
-        linear = _join([linear_layer(values[call.input_slots[0]]) for call in calls])
+    def trunk(values: Values) -> list[Any]:
+        values.setdefault(graph.input_slot, values[IMAGES])
+        values.update(run_steps([s for s in trunk_steps if s.outputs[0] not in values], values))
+        linears = [linear_layer(values[call.input_slots[0]]) for call in calls]
+        # What the layer gives is then there for the trunk of a layer behind it.
+        values.update((call.outputs[0], found.activation(each)) for call, each in zip(calls, linears, strict=True))
+        linear = _join(linears)
         # What a channel leaves behind is the same for every image unless other tensors join in.
         like = linear if parts.uses_others else linear[:1]
         constant = keras.ops.zeros_like(like) + keras.ops.cast(kept_bias_c, like.dtype)
@@ -158,12 +169,24 @@ def split_model(
         batchnorm_scale_c=_batchnorm_scale(parts.channelwise, n_channels),
         reason=parts.reason,
         pruned_varies=parts.uses_others,
-        run_trunk=compile_function(trunk),
+        n_trunk_outputs=3 + len(carried_slots),
+        trunk=trunk,
+        run_trunk=compile_function(lambda images_nhwc: trunk({IMAGES: images_nhwc})),
         start=compile_function(start),
         finish=compile_function(finish),
         finish_pairs=compile_function(finish_pairs),
         loss_gradient=compile_gradient(loss),
     )
+
+
+def compile_trunks(splits: Sequence[Split]) -> Callable[..., list[Any]]:
+    """The outputs of the `run_trunk` of several splits of one model, one after the other, in one pass."""
+
+    def trunks(images_nhwc: Any) -> list[Any]:
+        values = {IMAGES: images_nhwc}
+        return [tensor for split in splits for tensor in split.trunk(values)]
+
+    return compile_function(trunks)
 
 
 def _batchnorm_scale(channelwise: Sequence[Step], n_channels: int) -> np.ndarray | None:

@@ -19,6 +19,7 @@ import yaml
 from click.testing import Result
 from PIL import Image
 
+from lab3.capture import capture_layers
 from lab3.journal import read_journal
 from lab3.model_files import save_model
 from tests.conftest import shared_file
@@ -135,12 +136,22 @@ def test_several_criteria_are_compared(
         assert (tmp_path / "runs/alone" / name).read_bytes() == (group / "g-oracle" / name).read_bytes()
 
 
-def test_all_layers_of_a_network_trained_once(invoke: Callable[..., Result], tmp_path: Path) -> None:
+def test_all_layers_of_a_network_trained_once(
+    invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_layers_of_passes = []
+
+    def count_layers(splits: Any, *args: Any, **settings: Any) -> Any:
+        n_layers_of_passes.append((len(splits), settings["keep_features"]))
+        return capture_layers(splits, *args, **settings)
+
+    monkeypatch.setattr("lab3.pipeline.sweeping.capture_layers", count_layers)
     args = ("--set", "train.epochs=1", "--set", "sweep.schedule=0:C:8", "--set", "sweep.feature_maps_k=[24]")
     result = invoke("run", EXPERIMENTS / "digits.yaml", *args, "--layer", "all", "--run-id", "g")
     assert result.exit_code == 0, result.output
     group = tmp_path / "runs" / "g"
     assert (group / "g-train" / "model.h5").exists()
+    assert n_layers_of_passes == [(3, True), (3, False)], "one pass over test and one over training images"
     channels = {row["layer"]: int(row["n_channels"]) for row in read_csv(group / "comparison.csv")}
     assert list(channels.values()) == [16, 32, 64]
     assert [len(list(group.glob(f"g-{name}/figures/feature_maps_k24.png"))) for name in channels] == [0, 1, 1]

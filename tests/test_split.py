@@ -12,7 +12,7 @@ from keras import layers
 
 from lab3.architectures import build_model
 from lab3.backend import to_numpy
-from lab3.capture import capture, image_weights
+from lab3.capture import capture, capture_layers, image_weights
 from lab3.engine import SweepPoint, is_tied, sweep_points
 from lab3.engine.bounds import Bounds, LineExceededError, check_line, is_decided
 from lab3.engine.tally import Calibration, Tally
@@ -392,6 +392,25 @@ def test_toy_accuracies_are_those_worked_out_on_paper(toy_model: Any, toy_images
         ((0, 1), 3, 0.75),
         ((0, 1, 2), 2, 0.5),
     ]
+
+
+def test_one_pass_serves_several_layers(rng: np.random.Generator) -> None:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="relu", name="first")(inputs)
+    y = layers.Conv2D(4, 3, padding="same", activation="tanh", name="second")(x)
+    z = layers.Flatten()(layers.BatchNormalization()(layers.Add()([x, y])))
+    model = shake(keras.Model(inputs, layers.Dense(5)(layers.Dense(6, activation="relu", name="third")(z))))
+    images_nhwc = rng.normal(size=(50, 8, 8, 3)).astype(np.float32)
+    settings: dict[str, Any] = {"weights_n": np.full(50, 0.02), "batch_size": 20}
+    splits = [split_model(model, name) for name in ("second", "first", "third")]
+    together = capture_layers(splits, images_nhwc, lambda x: x, **settings)
+    for split, captured in zip(splits, together, strict=True):
+        alone = capture(split, images_nhwc, lambda x: x, **settings)
+        np.testing.assert_allclose(captured.mean_map_hwc, alone.mean_map_hwc, rtol=1e-6)
+        for ours, theirs in zip(captured.features, alone.features, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert capture_layers(splits, images_nhwc, lambda x: x, **settings, keep_features=False)[2].features == ()
 
 
 def test_done_points_are_left_out(toy_model: Any, toy_images: Any) -> None:

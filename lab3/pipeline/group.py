@@ -52,6 +52,7 @@ def start_group(
     load_backend(device)
     shared: Shared = {}
     indices = _layer_indices(config, layers, shared)
+    shared["layers",] = tuple(indices)
     path = out / group_id
     if config.model.path is None:
         trained = start_run(

@@ -1,18 +1,21 @@
 """Capture, score and sweep inside a run."""
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from lab3 import outputs
-from lab3.capture import Capture, capture, image_weights
+from lab3.backend import to_numpy
+from lab3.capture import Capture, capture_layers, image_weights
 from lab3.config import Config
 from lab3.data import Dataset
 from lab3.engine import SweepPoint, sweep_points
 from lab3.figures import channel_pictures
 from lab3.journal import Journal, open_journal
-from lab3.pipeline.materials import Materials, reuse
+from lab3.pipeline.materials import Materials
 from lab3.progress import Advance, Progress
 from lab3.rank import PruneStep, channel_stats, plan_pruning
 from lab3.rundir import RunDir
@@ -32,7 +35,7 @@ def sweep_network(
 ) -> dict[str, Any]:
     """Every missing point of the run, and all its files; returns the content of `summary.json`."""
     prune, test = config.prune, materials.test
-    split = split_model(materials.model, prune.layer, measured=prune.measured, bias=prune.bias)
+    split = _split(materials, config, prune.layer)
     progress.say(
         f"pruning {split.layer_name}: {split.n_channels} channels, {len(materials.schedule)} values of K, "
         f"{len(test):,} images; {prune.criterion} on {materials.scored_on.source}"
@@ -68,6 +71,10 @@ def sweep_network(
     layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
     settings = {**prune.model_dump(exclude={"layer", "score_on"}), "scored_on": materials.scored_on.source}
     return outputs.summarise(points, layer, settings)
+
+
+def _split(materials: Materials, config: Config, layer: str | int | None) -> Split:
+    return split_model(materials.model, layer, measured=config.prune.measured, bias=config.prune.bias)
 
 
 class _Teller:
@@ -171,23 +178,49 @@ def _rank(
 def _capture(
     split: Split, config: Config, materials: Materials, dataset: Dataset, progress: Progress, keep_features: bool = True
 ) -> Capture:
-    key = ("capture", split.layer_name, (config.prune.measured, config.prune.bias), dataset.sha256, keep_features)
-    if key not in materials.shared:
-        # Only one at a time: another layer's features are of no use any more.
-        for old in [old for old in materials.shared if old[0] == "capture" and old[1:3] != key[1:3]]:
-            del materials.shared[old]
-    return reuse(
-        materials.shared, key, lambda: _capture_now(split, config, materials, dataset, progress, keep_features)
-    )
+    """What one pass leaves of the layer; the same pass serves the layers of the same group that follow."""
+    captures: dict[Any, Capture] = materials.shared.setdefault(("captures",), {})
+    group: tuple[int, ...] = materials.shared.get(("layers",), ())
+    following = [index for index in group[group.index(split.layer_index) + 1 :]] if group else []
+    for other in [key for key in captures if key[0] not in (split.layer_index, *following)]:
+        del captures[other]
+
+    def key_of(layer_index: int) -> tuple[Any, ...]:
+        return (layer_index, config.prune.measured, config.prune.bias, dataset.sha256, keep_features)
+
+    if key_of(split.layer_index) not in captures:
+        splits = [split, *(_split(materials, config, index) for index in following)]
+        if keep_features and following:
+            splits = splits[: _n_that_fit(splits, materials, dataset)]
+        found = _capture_now(splits, config, materials, dataset, progress, keep_features)
+        captures.update(zip([key_of(each.layer_index) for each in splits], found, strict=True))
+    return captures[key_of(split.layer_index)]
+
+
+def _n_that_fit(splits: Sequence[Split], materials: Materials, dataset: Dataset) -> int:
+    """How many of the layers, at least the first, have room for their features on half of what is free."""
+    one_image_nhwc = dataset.images_nhwc[:1]
+    room = shutil.disk_usage(tempfile.gettempdir()).free / 2
+    for number, split in enumerate(splits):
+        _, *kept = split.run_trunk(materials.preprocess(one_image_nhwc))
+        room -= len(dataset) * sum(to_numpy(tensor).nbytes for tensor in kept)
+        if room < 0:
+            return max(1, number)
+    return len(splits)
 
 
 def _capture_now(
-    split: Split, config: Config, materials: Materials, dataset: Dataset, progress: Progress, keep_features: bool
-) -> Capture:
+    splits: Sequence[Split],
+    config: Config,
+    materials: Materials,
+    dataset: Dataset,
+    progress: Progress,
+    keep_features: bool,
+) -> list[Capture]:
     title = "capture" if dataset is materials.test else "score"
     with progress.bar(title, len(dataset), "images") as advance:
-        return capture(
-            split,
+        return capture_layers(
+            splits,
             dataset.images_nhwc,
             materials.preprocess,
             weights_n=image_weights(len(dataset), config.prune.average, config.prune.average_batch_size),
