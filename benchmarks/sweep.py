@@ -3,8 +3,8 @@
     python benchmarks/sweep.py --model vgg16_cifar10_keras2.h5 --data cifar10-test.zip --more-data cifar10-train.zip
 
 writes RESULTS.md and results.json beside this file. The machine should be idle. The limit of a sweep is the time of the
-matrix products behind the mixing layer, of the same shapes, timed before and after each sweep; the faster timing
-counts.
+matrix products behind the mixing layer, of the same shapes. They are timed again and again while the sweep goes on, as
+the machine's speed changes from minute to minute; the mean counts, and their time is not the sweep's.
 """
 
 import argparse
@@ -29,6 +29,7 @@ DEVICE = load_backend("auto")
 
 import keras
 
+from benchmarks.render import render
 from lab3.capture import Capture, capture, image_weights
 from lab3.config import load_config
 from lab3.data import load_dataset
@@ -45,6 +46,7 @@ from lab3.split import Split, split_model
 from lab3.tracking import open_tracker
 from tests.reference import literal_sweep
 
+_K_BLOCK = 32
 SHORTCUTS: tuple[Shortcut, ...] = ("none", "unchanged", "margins")
 
 
@@ -70,12 +72,18 @@ class Bench:
         return capture(self.split, images_nhwc, self.preprocess, weights_n=weights_n, batch_size=250)
 
     def sweep(
-        self, shortcut: Shortcut, steps: tuple[PruneStep, ...], n: int | None = None, batch_size: int = 2000
+        self,
+        shortcut: Shortcut,
+        steps: tuple[PruneStep, ...],
+        n: int | None = None,
+        batch_size: int = 2000,
+        limit: "Limit | None" = None,
     ) -> dict[str, Any]:
         n = n or self.n
         own, *others = self.captured.features
         predictions_kn = np.zeros((len(steps), n), np.uint16)
         points: list[SweepPoint] = []
+        limit_samples: list[float] = []
         start, first_s = time.perf_counter(), 0.0
         for point in sweep_points(
             self.split, (own[:n], *others), self.dataset.labels_n[:n], steps, shortcut=shortcut,
@@ -83,11 +91,14 @@ class Bench:
         ):  # fmt: skip
             first_s = first_s or time.perf_counter() - start
             points.append(point)
+            if limit is not None and point.k % _K_BLOCK == _K_BLOCK - 1:
+                limit_samples += limit.sample(3)
         return {
             "points": points,
             "predictions": predictions_kn,
             "first_s": first_s,
-            "sweep_s": time.perf_counter() - start,
+            "sweep_s": time.perf_counter() - start - sum(limit_samples),
+            "limit_samples": limit_samples,
         }
 
 
@@ -106,13 +117,14 @@ class Limit:
             lambda *inputs: [keras.ops.matmul(x, kernel) for x, kernel in zip(inputs, kernels, strict=True)]
         )
         self.gflop_per_image = sum(2 * a * b for a, b in shapes) / 1e9
-        self._run()
+        self.sample(3)
 
-    def _run(self) -> None:
-        to_numpy(self._products(*self._inputs)[-1])
+    def sample(self, n: int) -> list[float]:
+        """Seconds of the products for `n_rows` images at one K, measured `n` times."""
+        return [_seconds(lambda: to_numpy(self._products(*self._inputs)[-1])) for _ in range(n)]
 
-    def seconds(self, n_images: int, n_steps: int) -> float:
-        return _best_of(8, self._run) * n_images / self.n_rows * n_steps
+    def seconds(self, samples: list[float], n_images: int, n_steps: int) -> float:
+        return sum(samples) / len(samples) * n_images / self.n_rows * n_steps
 
 
 def measure_capture(bench: Bench) -> dict[str, float]:
@@ -135,15 +147,16 @@ def measure_sweeps(bench: Bench, limit: Limit) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     exact: dict[str, Any] = {}
     for shortcut in SHORTCUTS:
-        before_s = limit.seconds(bench.n, len(bench.steps))
-        done = bench.sweep(shortcut, bench.steps)
-        limit_s = min(before_s, limit.seconds(bench.n, len(bench.steps)))
+        done = bench.sweep(shortcut, bench.steps, limit=limit)
+        limit_s = limit.seconds(done["limit_samples"], bench.n, len(bench.steps))
         exact = exact or done
         losses, exact_losses = (np.array([point.loss for point in each["points"]]) for each in (done, exact))
         rows[shortcut] = {
             "sweep_s": done["sweep_s"],
             "limit_s": limit_s,
             "ratio": done["sweep_s"] / limit_s,
+            "ratio_to_fastest": done["sweep_s"]
+            / limit.seconds([min(done["limit_samples"])], bench.n, len(bench.steps)),
             "first_point_s": done["first_s"],
             "n_tied": sum(point.n_tied for point in done["points"]),
             "share_run": sum(point.n_run for point in done["points"]) / done["predictions"].size,
@@ -187,7 +200,7 @@ def measure_random_k(bench: Bench, n_k: int = 20) -> dict[str, Any]:
         scores_nl = bench.model.predict(images_nhwc, batch_size=250, verbose=0)
         unlike_n = predictions[k] != scores_nl.argmax(axis=1)
         n_unlike += int(unlike_n.sum())
-        n_tied += int(is_tied(np.log(scores_nl[unlike_n])).sum()) if unlike_n.any() else 0
+        n_tied += int(is_tied(np.log(np.maximum(scores_nl[unlike_n], 1e-30))).sum())
     layer.set_weights(original)
     return {"k": chosen, "n_predictions": n_k * bench.n, "n_unlike": n_unlike, "n_tied_of_unlike": n_tied}
 
@@ -269,63 +282,6 @@ def only_memory(model: str, data: str) -> None:
     print(json.dumps({"n_images": bench.n, "mb_above_model": _peak_mb() - bench.peak_mb_of_model}))
 
 
-def render(result: dict[str, Any]) -> str:
-    capture_row, literal, command = result["capture"], result["literal"], result["command"]
-    random_k, sizes, threads = result["random_k"], result["block_sizes"], result["threads"]
-    sweeps = "\n".join(
-        f"| `{name}` | {row['sweep_s']:.1f} | {row['limit_s']:.1f} | {row['ratio']:.2f} | {row['first_point_s']:.1f} | "
-        f"{row['share_run']:.1%} | {row['n_predictions_unlike_none']} | {row['loss_difference_mean']:.1e}, "
-        f"{row['loss_difference_max']:.1e} |"
-        for name, row in result["sweeps"].items()
-    )
-    memory = "; ".join(f"{row['mb_above_model']:.0f} MB with {row['n_images']:,} images" for row in result["memory"])
-    growth = {
-        name: ", ".join(f"{n:,}: {seconds:.1f} s" for n, seconds in rows) for name, rows in result["growth"].items()
-    }
-    return f"""# Benchmark results
-
-Made by `{result["command_line"]}` on {result["machine"]}; {result["versions"]}.
-{result["n_images"]:,} images, {result["n_k"]} values of K. GPU: {result["gpu"]}.
-
-## The sweep against its limit
-
-The limit is the matrix products behind the mixing layer for every image at every K, {result["limit_tflop"]:.1f} TFLOP.
-
-| shortcut | sweep, s | limit, s | ratio | first point, s | images run | predictions unlike `none` | loss unlike, mean and most |
-| --- | --- | --- | --- | --- | --- | --- | --- |
-{sweeps}
-
-Images whose two best scores differ by rounding alone, over all K: {result["sweeps"]["none"]["n_tied"]}.
-
-## The same predictions
-
-Against weights zeroed and the whole network run, at 20 random K ({", ".join(map(str, random_k["k"]))}): {random_k["n_unlike"]} of
-{random_k["n_predictions"]:,} predictions unlike, {random_k["n_tied_of_unlike"]} of these at images whose two best scores differ by rounding
-alone. In blocks of {", ".join(sizes)} images, all K of the first {max(map(int, sizes))} images: {", ".join(map(str, sizes.values()))} predictions unlike blocks of
-2,000. On 1 and 2 threads ({threads["one_s"]:.0f} and {threads["two_s"]:.0f} s for the command with every eighth K): {threads["n_unlike"]} of {threads["n_predictions"]:,} unlike.
-
-## The capture pass
-
-{capture_row["capture_s"]:.1f} s; `model.predict` on the same images in the same batches {capture_row["predict_s"]:.1f} s: {capture_row["ratio"]:.2f}
-times. (The whole network called in the capture's own way: {capture_row["whole_network_s"]:.1f} s.)
-
-## The whole command against the reports' loop
-
-Literal loop (weights zeroed, whole network run to rank and again to evaluate): {literal["s_per_k"]:.1f} s a K at K = {literal["k"]},
-{literal["extrapolated_s"] / 3600:.2f} h for all. Correct there: {literal["correct"]}; predictions of the sweep unlike: {literal["n_predictions_unlike"]}.
-
-`lab3 sweep`, from loading to summary, journal and offline W&B on: {command["command_s"]:.1f} s, {command["literal_over_command"]:.0f} times faster.
-Capture {command["capture_s"]:.1f} s, sweep {command["sweep_s"]:.1f} s. Journal and tracking of all points: {command["record_s"]:.2f} s,
-{command["record_share_of_sweep"]:.2%} of the sweep.
-
-## Memory and growth
-
-Peak above the loaded model, capture and 72 K in a process of its own: {memory}.
-
-Seconds without shortcut over images (40 K): {growth["images"]}. Over K: {growth["k"]}.
-"""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
@@ -367,12 +323,13 @@ def main() -> None:
 
 
 def _best_of(n: int, action: Callable[[], Any]) -> float:
-    times = []
-    for _ in range(n):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(_seconds(action) for _ in range(n))
+
+
+def _seconds(action: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
 
 
 def _peak_mb() -> float:

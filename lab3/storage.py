@@ -5,6 +5,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def allocate(shape: tuple[int, ...], dtype: np.dtype, memory_mb: float) -> np.nd
 
 def read_rows(array: np.ndarray, rows: slice | np.ndarray) -> np.ndarray:
     """A copy of some rows; of an array in a file nothing else stays in memory."""
-    if isinstance(rows, slice) or not isinstance(array.base, mmap.mmap):
+    if isinstance(rows, slice) or _map_of(array) is None:
         chosen = np.array(array[rows])
         release(array)
         return chosen
@@ -52,8 +53,17 @@ def read_rows(array: np.ndarray, rows: slice | np.ndarray) -> np.ndarray:
 
 def release(array: np.ndarray) -> None:
     """Take out of memory what was read or written of an array in a file. The content stays."""
-    if isinstance(array.base, mmap.mmap):
-        array.base.madvise(mmap.MADV_DONTNEED)
+    mapped = _map_of(array)
+    if mapped is not None:
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _map_of(array: np.ndarray) -> mmap.mmap | None:
+    """The file that an array, or what it is a part of, lies in."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, mmap.mmap) else None
 
 
 def blocks_of(n: int, batch_size: int) -> Iterator[slice]:

@@ -26,7 +26,7 @@ def test_a_large_array_lies_in_a_file_and_keeps_its_content_when_released() -> N
     before = resident_kb()
     for rows in blocks_of(64, 8):
         large[rows] = np.arange(rows.start, rows.stop, dtype=np.uint8)[:, np.newaxis]
-        release(large)
+        release(large[:, :-1])
     assert resident_kb() - before < 16 * 1024
     assert read_rows(large, slice(3, 5))[:, 12345].tolist() == [3, 4]
     assert read_rows(large, np.array([9, 60]))[:, 12345].tolist() == [9, 60]
