@@ -22,6 +22,9 @@ test:  ## run the default tests
 test-shared:  ## run the tests on CIFAR-10 and the trained VGG-16 beside the checkout (minutes)
 	$(PYTHON) -m pytest -q -m shared
 
+test-online:  ## run the tests of W&B in trouble, against a stand-in server (minutes)
+	$(PYTHON) -m pytest -q -m online
+
 docs:  ## write docs/cli.md from the command line's own help
 	$(PYTHON) docs/build_cli.py
 
@@ -32,4 +35,4 @@ check-code: lint types docs-check  ## everything but the tests
 
 check: check-code test  ## everything a commit must pass
 
-.PHONY: help install format lint types test test-shared docs docs-check check-code check
+.PHONY: help install format lint types test test-shared test-online docs docs-check check-code check

@@ -1,6 +1,7 @@
 """Write docs/cli.md from the command line's own help, or with --check fail if it is stale."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -13,11 +14,17 @@ PATH = Path(__file__).with_name("cli.md")
 
 def render() -> str:
     parts = ["# Command line\n\nMade by `make docs` from the commands' own help.\n"]
-    for name in (None, *main.commands):
-        args = [name, "--help"] if name else ["--help"]
-        text = CliRunner().invoke(main, args, prog_name="lab3", terminal_width=100).output
-        parts.append(f"## {'lab3 ' + name if name else 'lab3'}\n\n```\n{text}```\n")
+    for names in ([], *_names_below(main)):
+        text = CliRunner().invoke(main, [*names, "--help"], prog_name="lab3", terminal_width=100).output
+        parts.append(f"## {' '.join(['lab3', *names])}\n\n```\n{text}```\n")
     return "\n".join(parts)
+
+
+def _names_below(group: click.Group) -> Iterator[list[str]]:
+    for name, command in group.commands.items():
+        yield [name]
+        if isinstance(command, click.Group):
+            yield from ([name, *names] for names in _names_below(command))
 
 
 if __name__ == "__main__":

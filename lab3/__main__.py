@@ -1,5 +1,5 @@
 """`python -m lab3` is `lab3`."""
 
-from lab3.cli import main
+from lab3.cli import run_program
 
-main(prog_name="lab3")
+run_program("lab3")

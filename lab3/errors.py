@@ -6,6 +6,7 @@ Lab3Error
 ├── DataError       exit 65  images or labels that cannot be used
 ├── ModelError      exit 65  a model file that cannot be used
 ├── RunLockedError  exit 75  another process works on this run; try again later
+├── ServerError     exit 75  W&B's server cannot be reached or is not up to date; try again later
 └── StoppedError    exit 75 or 130  a signal asked to stop; what was computed is kept
 
 A message says what the rule is, what was received, and what to do.
@@ -42,6 +43,12 @@ class ModelError(Lab3Error):
 
 class RunLockedError(Lab3Error):
     """Another process holds the run's lock."""
+
+    exit_code = 75
+
+
+class ServerError(Lab3Error):
+    """W&B's server cannot be reached, or does not show what it was sent."""
 
     exit_code = 75
 

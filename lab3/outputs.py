@@ -78,6 +78,21 @@ def write_channels(run: RunDir, channels: Sequence[ChannelStats]) -> None:
     run.write_csv(run.channels_csv, [field.name for field in fields(ChannelStats)], [astuple(row) for row in channels])
 
 
+def read_channels(run: RunDir) -> list[ChannelStats]:
+    """The channels of `write_channels`."""
+    with run.channels_csv.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        ChannelStats(
+            int(row["channel"]),
+            float(row["importance"]),
+            int(row["rank"]),
+            int(row["pruned_at_k"]) if row["pruned_at_k"] else None,
+        )
+        for row in rows
+    ]
+
+
 def write_results(run: RunDir, points: Sequence[SweepPoint]) -> None:
     """`results.csv`, ascending K; accuracy and loss to 6 decimals."""
     rows = [(p.k, p.n_pruned, p.correct, p.total, f"{p.accuracy:.6f}", f"{p.loss:.6f}") for p in points]

@@ -130,6 +130,13 @@ def open_run(path: Path) -> RunDir:
     return run
 
 
+def runs_in(path: Path) -> list[Path]:
+    """`path` if it is a run's folder, else the runs below it, as of a group; `[path]` if there are none."""
+    if (path / "manifest.json").exists():
+        return [path]
+    return sorted(each.parent for each in path.glob("*/manifest.json")) or [path]
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that readers and crashes see the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,7 +1,7 @@
 """Models, images and runs that tests share."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,16 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home" / ".keras"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def fresh_client() -> Iterator[None]:
+    """W&B's client reads the environment once a process."""
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()
 
 
 @pytest.fixture

@@ -44,10 +44,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {
         "architectures", "backend", "capture", "config", "data", "engine", "errors", "figures", "graph", "journal",
         "layers", "manifest", "model_files", "outputs", "preprocess", "progress", "rank", "rundir", "schedule",
-        "scores", "split", "timing", "tracking", "training",
+        "scores", "split", "storage", "timing", "tracking", "training",
     },
     "cli": {
         "", "backend", "config", "engine", "errors", "model_files", "outputs", "pipeline", "progress", "rundir",
+        "tracking",
     },
     "__main__": {"cli"},
 }  # fmt: skip

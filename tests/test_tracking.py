@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from PIL import Image
 from lab3.engine import SweepPoint
 from lab3.errors import ConfigError
 from lab3.rank import ChannelStats
-from lab3.tracking import ChannelTable, NullTracker, Tracker, choose_mode, open_tracker
+from lab3.tracking import Asset, ChannelTable, NullTracker, Tracker, choose_mode, open_tracker
 from lab3.training import Epoch
 
 POINTS = [SweepPoint(k, tuple(range(k)), 10 - k, 10, 0.1 * k, 10, (10 - k, 0), k, 0, 10) for k in range(3)]
@@ -40,7 +40,8 @@ def track(tracker: Tracker, folder: Path) -> str | None:
     Image.new("L", (4, 4)).save(picture)
     (folder / "model.h5").write_bytes(b"weights")
     tracker.log_epoch(Epoch(1, 0.7, 0.6, 0.8, 0.5))
-    tracker.log_model(folder / "model.h5", "abc")
+    reference = (folder / "model.h5").as_uri()
+    tracker.log_asset(Asset("input", "model", "model-m", {"sha256": "abc"}, reference=reference))
     tracker.log_channels(TABLE)
     tracker.log_figures({"feature_maps": picture})
     for point in POINTS:
@@ -50,14 +51,7 @@ def track(tracker: Tracker, folder: Path) -> str | None:
     return tracker.finish({"baseline": {"accuracy": 1.0}}, exit_code=0)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_client() -> Iterator[None]:
-    """W&B's client reads the environment once a process."""
-    import wandb
-
-    wandb.teardown()
-    yield
-    wandb.teardown()
+pytestmark = pytest.mark.usefixtures("fresh_client")
 
 
 @pytest.fixture
@@ -78,7 +72,7 @@ def test_an_offline_run_holds_config_rows_table_and_images(
     open_offline: Callable[..., Tracker], tmp_path: Path, warnings: list[str]
 ) -> None:
     place = track(open_offline(tags=["a"], project="p"), tmp_path)
-    assert warnings == [] and place is not None and place.endswith("(send it with `wandb sync`)")
+    assert warnings == [] and place is not None and place.endswith("(send it with `lab3 publish`)")
     records = read_back(tmp_path)
     run = next(record["run"] for record in records if record["type"] == "run")
     assert (run["run_id"], run["project"], run["tags"]) == ("run-1", "p", ["a"])
@@ -110,7 +104,6 @@ def test_a_resumed_offline_run_is_one_complete_run(open_offline: Callable[..., T
     killed.log_point(POINTS[0])
     killed.finish({}, exit_code=1)
     resumed = open_offline(is_resumed=True)
-    assert resumed.wants_all_points
     track(resumed, tmp_path)
     assert [row["K"] for row in history_of(tmp_path) if "K" in row] == [0, 1, 2]
 

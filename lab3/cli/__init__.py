@@ -1,11 +1,15 @@
 """The command line. Keras, wandb and matplotlib are imported inside the commands that need them."""
 
+import os
+import sys
 from typing import Any
 
 import click
 
 import lab3
+from lab3.cli.dashboard import dashboard_group
 from lab3.cli.inspect import inspect_command, validate_command
+from lab3.cli.publish import publish_command
 from lab3.cli.runs import resume_command, run_command, sweep_command, train_command
 from lab3.errors import Lab3Error
 
@@ -37,10 +41,26 @@ def main() -> None:
       lab3 run experiments/digits.yaml
       lab3 sweep my.h5 --data cifar10
 
-    Exit codes: 0 done; 2 wrong usage; 65 bad data or model; 75 stopped by SIGTERM, or another process works on the run:
-    try again; 78 bad configuration; 130 interrupted; 1 a bug.
+    Exit codes: 0 done; 2 wrong usage; 65 bad data or model; 75 stopped by SIGTERM, another process works on the run, or
+    W&B is not up to date: try again; 78 bad configuration; 130 interrupted; 1 a bug.
     """
 
 
-for command in (run_command, sweep_command, train_command, resume_command, inspect_command, validate_command):
+for command in (
+    run_command, sweep_command, train_command, resume_command, publish_command, dashboard_group, inspect_command,
+    validate_command,
+):  # fmt: skip
     main.add_command(command)
+
+
+def run_program(name: str | None = None) -> None:
+    """`main` as a process of its own, which ends when it is done, also where W&B's client would wait for a server."""
+    try:
+        main(prog_name=name)
+    except SystemExit as leaving:
+        tracking = sys.modules.get("lab3.tracking")
+        if tracking is not None and tracking.is_unfinished():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(leaving.code if isinstance(leaving.code, int) else 1)
+        raise

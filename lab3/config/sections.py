@@ -122,6 +122,9 @@ class TrackingSection(Section):
     tags: list[str] = []
     group: str | None = None
     notes: str | None = None
+    start_timeout_s: Annotated[float, Field(gt=0)] = 30.0  # without an answer by then, the run goes on offline
+    finish_timeout_s: Annotated[float, Field(gt=0)] = 60.0  # what is not sent by then is left to `lab3 publish`
+    alert_below: Annotated[float, Field(ge=0, le=1)] | None = None  # a W&B alert where the baseline accuracy is lower
     log: TrackingLogSection = TrackingLogSection()
 
 

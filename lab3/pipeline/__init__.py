@@ -1,6 +1,7 @@
 """The recipes: run, train and resume an experiment. The only place that joins the parts."""
 
 from lab3.pipeline.group import Group, start_group
+from lab3.pipeline.publish import Published, publish_run
 from lab3.pipeline.recipes import Kind, resume_run, start_run
 
-__all__ = ["Group", "Kind", "resume_run", "start_group", "start_run"]
+__all__ = ["Group", "Kind", "Published", "publish_run", "resume_run", "start_group", "start_run"]

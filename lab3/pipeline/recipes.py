@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from lab3 import outputs
 from lab3.backend import Device
 from lab3.config import Config
+from lab3.errors import StoppedError
 from lab3.manifest import make_manifest, now
 from lab3.pipeline.materials import Materials, Shared, load_materials
+from lab3.pipeline.record import flatten_summary, tell_inputs, tell_results, tell_training, tracker_settings
 from lab3.pipeline.sweeping import sweep_network
 from lab3.pipeline.training import summarise_training, train_network
 from lab3.progress import Progress
@@ -83,23 +84,22 @@ def _work(
     manifest = run.read_manifest()
     elapsed: dict[str, float] = {}
     with _tracked(run, config, mode, progress, is_resumed=is_resumed) as (tracker, summary):
-        if tracker.wants_all_points:
-            for epoch in outputs.read_epochs(run):
-                tracker.log_epoch(epoch)
+        if materials.model_path is not None:
+            tell_training(run, tracker)
         if materials.model_path is None:
             with timed(elapsed, "train_s"):
                 materials = train_network(run, config, materials, tracker, progress)
         if manifest["model"]["sha256"] is None:
             manifest["model"] = {"path": str(materials.model_path), "sha256": materials.model_sha256}
             run.write_json(run.manifest_json, manifest)
-        if materials.model_path is not None and config.tracking.log.model:
-            tracker.log_model(materials.model_path, manifest["model"]["sha256"])
+        tell_inputs(run, config, tracker)
         if manifest["kind"] == "train":
             summary.update(summarise_training(run, config, materials))
         else:
             summary.update(sweep_network(run, config, materials, tracker, progress, elapsed))
-    run.write_json(run.manifest_json, manifest | {"finished_at": now(), "elapsed_s": elapsed})
-    run.write_json(run.summary_json, {"run_id": run.run_id, **summary})
+        run.write_json(run.manifest_json, manifest | {"finished_at": now(), "elapsed_s": elapsed})
+        run.write_json(run.summary_json, {"run_id": run.run_id, **summary})
+        tell_results(run, tracker)
     return run
 
 
@@ -109,28 +109,26 @@ def _tracked(
 ) -> Iterator[tuple[Tracker, dict[str, Any]]]:
     """A tracker for the run, and a dictionary whose content becomes the tracker's summary at the end."""
     tracking = config.tracking
-    manifest = run.read_manifest()
     tracker = open_tracker(
         mode,
         run.path,
         run.run_id,
         warn=progress.warn,
         is_resumed=is_resumed,
-        project=tracking.project,
-        entity=tracking.entity,
-        group=tracking.group,
-        job_type=manifest["kind"],
-        notes=tracking.notes,
-        tags=tracking.tags,
-        config={**config.model_dump(), "manifest": manifest},
+        start_timeout_s=tracking.start_timeout_s,
+        finish_timeout_s=tracking.finish_timeout_s,
+        **tracker_settings(run, config),
     )
     summary: dict[str, Any] = {}
     try:
         yield tracker, summary
+    except StoppedError as stopped:
+        tracker.finish({}, stopped.exit_code, is_preempted=stopped.exit_code == 75)
+        raise
     except BaseException:
         tracker.finish({}, exit_code=1)
         raise
-    place = tracker.finish(summary, exit_code=0)
+    place = tracker.finish(flatten_summary({"run_id": run.run_id, **summary}), exit_code=0)
     if place:
         progress.say(place)
 

@@ -13,16 +13,16 @@ from lab3.capture import Capture, capture_layers, image_weights
 from lab3.config import Config
 from lab3.data import Dataset
 from lab3.engine import SweepPoint, sweep_points
-from lab3.figures import channel_pictures
 from lab3.journal import Journal, open_journal
 from lab3.pipeline.materials import Materials
+from lab3.pipeline.record import tell_channels, tell_curve
 from lab3.progress import Advance, Progress
 from lab3.rank import PruneStep, channel_stats, plan_pruning
 from lab3.rundir import RunDir
 from lab3.scores import NEED_FEATURES, score_channels
 from lab3.split import Split, split_model
 from lab3.timing import timed
-from lab3.tracking import ChannelTable, Tracker
+from lab3.tracking import Tracker
 
 
 def sweep_network(
@@ -55,7 +55,7 @@ def sweep_network(
     }
     with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, header) as journal:
         points = outputs.points_of_rows(journal.rows)
-        teller = _Teller(run, split, points, len(steps), tracker)
+        teller = _Teller(run, split, points, len(steps), tracker, config.tracking.alert_below)
         with progress.bar("sweep", len(steps), "K") as advance:
             advance(len(points), "")
             _compute(run, split, config, materials, captured, steps, journal, teller, advance)
@@ -80,23 +80,33 @@ def _split(materials: Materials, config: Config, layer: str | int | None) -> Spl
 class _Teller:
     """Tells the tracker each point once, the curve with the last one."""
 
-    def __init__(self, run: RunDir, split: Split, points: list[SweepPoint], n_steps: int, tracker: Tracker) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        split: Split,
+        points: list[SweepPoint],
+        n_steps: int,
+        tracker: Tracker,
+        alert_below: float | None,
+    ) -> None:
         self._run, self._split, self.points, self._n_steps, self._tracker = run, split, points, n_steps, tracker
+        self._alert_below = alert_below
         self._n_told = 0
         for point in points:
-            self._tell(point, skip=not tracker.wants_all_points)
+            self._tell(point)
 
     def add(self, point: SweepPoint) -> None:
         self.points.append(point)
         self._tell(point)
+        if point.k == 0 and self._alert_below is not None and point.accuracy < self._alert_below:
+            text = f"accuracy {point.accuracy:.4f} before any channel is pruned, below {self._alert_below}"
+            self._tracker.alert("low baseline", text)
 
-    def _tell(self, point: SweepPoint, skip: bool = False) -> None:
+    def _tell(self, point: SweepPoint) -> None:
         self._n_told += 1
-        if skip:
-            return
         if self._n_told == self._n_steps:
-            curve = outputs.draw_accuracy(self._run, self.points, self._split.layer_name, self._split.n_channels)
-            self._tracker.log_figures({"accuracy_curve": curve})
+            outputs.draw_accuracy(self._run, self.points, self._split.layer_name, self._split.n_channels)
+            tell_curve(self._run, self._tracker)
         self._tracker.log_point(point)
 
 
@@ -167,11 +177,8 @@ def _rank(
     channels = channel_stats(scores.importance_c, steps)
     outputs.write_channels(run, channels)
     drawn = [step for step in steps if step.k in config.sweep.feature_maps_k]
-    maps = outputs.draw_feature_maps(run, split.layer_name, mean_map_hwc, split.pruned_output_c, drawn)
-    if config.tracking.log.channel_table:
-        tracker.log_channels(ChannelTable(channels, channel_pictures(mean_map_hwc)))
-    if config.tracking.log.feature_maps:
-        tracker.log_figures(maps)
+    outputs.draw_feature_maps(run, split.layer_name, mean_map_hwc, split.pruned_output_c, drawn)
+    tell_channels(run, config, channels, tracker)
     return steps
 
 

@@ -1,16 +1,27 @@
 """Live views of a run. The run folder is the record: a tracker is told what is already written there."""
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from lab3.errors import ConfigError
-from lab3.tracking.tracker import ChannelTable, NullTracker, Tracker
+from lab3.tracking.tracker import UNFINISHED, Asset, ChannelTable, NullTracker, Tracker
 
 Mode = Literal["online", "offline", "disabled"]
 
-__all__ = ["ChannelTable", "Mode", "NullTracker", "Tracker", "choose_mode", "open_tracker"]
+__all__ = [
+    "Asset",
+    "ChannelTable",
+    "Mode",
+    "NullTracker",
+    "Tracker",
+    "choose_mode",
+    "is_unfinished",
+    "open_tracker",
+    "prepare_client",
+]
 
 _MODES: dict[str, Mode] = {
     "online": "online",
@@ -39,6 +50,19 @@ def choose_mode(flag: str | None, configured: str) -> tuple[Mode, str]:
     if has_key():
         return "online", "a key is configured"
     return "offline", "no W&B key is configured"
+
+
+def prepare_client(folder: Path) -> None:
+    """Have W&B's client, which reads its environment once, keep what it stages below `folder` from now on."""
+    import wandb
+
+    wandb.teardown()
+    os.environ["WANDB_DATA_DIR"] = str((folder / "wandb" / "data").absolute())
+
+
+def is_unfinished() -> bool:
+    """True while W&B's client still tries to send what it was given up on; it would hold the process's end."""
+    return any(thread.name == UNFINISHED for thread in threading.enumerate())
 
 
 def open_tracker(

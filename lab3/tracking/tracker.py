@@ -1,15 +1,17 @@
 """What a tracker is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from lab3.engine import SweepPoint
 from lab3.rank import ChannelStats
 from lab3.training import Epoch
+
+UNFINISHED = "lab3-wandb-finish"  # the name of a thread that was given up on
 
 
 @dataclass(frozen=True)
@@ -20,16 +22,34 @@ class ChannelTable:
     pictures: Sequence[np.ndarray]
 
 
-class Tracker(Protocol):
-    """A live view of one run. Calls come in the order of this list; none of them raises."""
+@dataclass(frozen=True)
+class Asset:
+    """Something a run was made from (`input`) or made (`output`).
 
-    wants_all_points: bool  # True: on resume, tell the points already in the journal again
+    `files` are what it consists of, by the name they have in it; `reference` is the address of something that is not
+    copied. `facts` tell it apart: the hash of its content among them.
+    """
+
+    role: Literal["input", "output"]
+    type: Literal["dataset", "model", "results"]
+    name: str
+    facts: Mapping[str, Any]
+    files: Mapping[str, Path] = field(default_factory=dict)
+    reference: str | None = None
+    aliases: Sequence[str] = ("latest",)
+
+
+class Tracker(Protocol):
+    """A live view of one run; none of the calls raises.
+
+    Whoever resumes a run tells its tracker everything from the start, in the same order: it knows what is there.
+    """
 
     def log_epoch(self, epoch: Epoch) -> None:
         """Metrics of one epoch of training."""
 
-    def log_model(self, path: Path, sha256: str) -> None:
-        """The model as an artifact, by reference."""
+    def log_asset(self, asset: Asset) -> None:
+        """Data, a model or results."""
 
     def log_channels(self, table: ChannelTable) -> None:
         """The channel table, with the next point."""
@@ -40,20 +60,21 @@ class Tracker(Protocol):
     def log_point(self, point: SweepPoint) -> None:
         """One point of the sweep, and what was waiting for it."""
 
-    def finish(self, summary: Mapping[str, Any], exit_code: int) -> str | None:
+    def alert(self, title: str, text: str) -> None:
+        """Tell whoever watches the run."""
+
+    def finish(self, summary: Mapping[str, Any], exit_code: int, *, is_preempted: bool = False) -> str | None:
         """End the view; returns a line that says where it is, if anywhere."""
 
 
 class NullTracker:
     """Tracks nothing."""
 
-    wants_all_points = False
-
     def log_epoch(self, epoch: Epoch) -> None:
         """Drop the epoch."""
 
-    def log_model(self, path: Path, sha256: str) -> None:
-        """Drop the model."""
+    def log_asset(self, asset: Asset) -> None:
+        """Drop the asset."""
 
     def log_channels(self, table: ChannelTable) -> None:
         """Drop the table."""
@@ -64,7 +85,10 @@ class NullTracker:
     def log_point(self, point: SweepPoint) -> None:
         """Drop the point."""
 
-    def finish(self, summary: Mapping[str, Any], exit_code: int) -> str | None:
+    def alert(self, title: str, text: str) -> None:
+        """Tell nobody."""
+
+    def finish(self, summary: Mapping[str, Any], exit_code: int, *, is_preempted: bool = False) -> str | None:
         """Say nothing."""
         return None
 

@@ -1,17 +1,25 @@
-"""Weights & Biases as a tracker. The only module that imports wandb."""
+"""Weights & Biases as a tracker."""
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from lab3.engine import SweepPoint
-from lab3.tracking.tracker import ChannelTable, Tracker
+from lab3.tracking.tracker import UNFINISHED, Asset, ChannelTable, Tracker
 from lab3.training import Epoch
 
 _GOES_ON = "the run goes on, its folder has everything"
+_LATER = "`lab3 publish` brings W&B up to date"
+_PREEMPTION_S = 6.0
+# Not "*": W&B would then write a K into the rows of training too.
+SWEEP_METRICS = (
+    "n_pruned", "correct", "accuracy", "loss", "top5_accuracy", "n_changed", "channels", "feature_map*",
+    "accuracy_curve",
+)  # fmt: skip
 
 
 def has_key() -> bool:
@@ -31,7 +39,11 @@ class WandbTracker:
 
     Everything an offline run needs is kept there, so the folder can be moved before `wandb sync`. The first failure of
     W&B is told to `warn`, and nothing more is tried. Project, entity, group, notes and tags from W&B's own environment
-    variables are stronger than the arguments. Online without an answer, the run goes on offline.
+    variables are stronger than the arguments. Online without an answer for `start_timeout_s` seconds, the run goes on
+    offline; at the end, what is not sent within `finish_timeout_s` seconds is left to `lab3 publish`.
+
+    A row's number is W&B's step. Rows that are there already are not sent again: those that the server had when a run
+    is resumed online, or the first `n_rows_there`.
     """
 
     def __init__(
@@ -42,6 +54,9 @@ class WandbTracker:
         *,
         warn: Callable[[str], None],
         is_resumed: bool = False,
+        n_rows_there: int = 0,
+        start_timeout_s: float = 30.0,
+        finish_timeout_s: float = 60.0,
         project: str = "lab3",
         entity: str | None = None,
         group: str | None = None,
@@ -53,26 +68,25 @@ class WandbTracker:
         self._warn = warn
         self._waiting: dict[str, Any] = {}
         self._run: Any = None
-        # Staged table images otherwise lie in the home folder, and an offline run moved elsewhere loses them.
+        self._n_told, self._n_rows_there = 0, n_rows_there
+        self._start_timeout_s, self._finish_timeout_s = start_timeout_s, finish_timeout_s
+        # Staged files otherwise lie in the home folder, and an offline run moved elsewhere loses them.
         (folder / "wandb").mkdir(exist_ok=True)
         os.environ["WANDB_DATA_DIR"] = str((folder / "wandb" / "data").absolute())
+        self._limits = {"finish_timeout": finish_timeout_s, "finish_timeout_raises": True}
+        if not os.environ.get("WANDB_INIT_TIMEOUT"):
+            self._limits["init_timeout"] = start_timeout_s
         settings = {
             "id": run_id,
-            "name": run_id,
+            "name": None if os.environ.get("WANDB_NAME") else run_id,
             "dir": str(folder),
             "resume": "allow" if is_resumed and mode == "online" else None,
-            # An argument is stronger than W&B's environment variables, None is not.
-            "project": None if os.environ.get("WANDB_PROJECT") else project,
-            "entity": None if os.environ.get("WANDB_ENTITY") else entity,
-            "group": None if os.environ.get("WANDB_RUN_GROUP") else group,
-            "job_type": None if os.environ.get("WANDB_JOB_TYPE") else job_type,
-            "notes": None if os.environ.get("WANDB_NOTES") else notes,
-            "tags": None if os.environ.get("WANDB_TAGS") else list(tags) or None,
+            **_choices(project=project, entity=entity, group=group, job_type=job_type, notes=notes, tags=tags),
             "config": dict(config or {}),
         }
         self.mode: Literal["online", "offline"] = mode
         if mode == "online" and not self._try(
-            "start online", "tracking goes on offline", lambda: self._start(settings)
+            "start online", f"tracking goes on offline, {_LATER}", lambda: self._start(settings)
         ):
             self.mode = "offline"
             self._forget_failed_start()
@@ -80,25 +94,26 @@ class WandbTracker:
             # Unfinished offline files cannot be resumed; one fresh, complete run takes their place.
             for earlier in (folder / "wandb").glob("offline-run-*"):
                 shutil.rmtree(earlier)
+            settings["resume"] = None
             self._try("start", _GOES_ON, lambda: self._start(settings))
-        self.wants_all_points = self.mode == "offline"
 
     def log_epoch(self, epoch: Epoch) -> None:
         """One history row `epoch, train/...`."""
-        values = {f"train/{name}": value for name, value in asdict(epoch).items() if value is not None}
-        self._log({"epoch": values.pop("train/epoch"), **values})
+        self._log(row_of_epoch(epoch))
 
-    def log_model(self, path: Path, sha256: str) -> None:
-        """An artifact of type model that refers to the file and is not a copy of it."""
+    def log_asset(self, asset: Asset) -> None:
+        """An artifact; what the run was made from is used by it where online, and logged by it offline."""
 
         def log() -> None:
-            import wandb
+            artifact = make_artifact(asset)
+            if asset.role == "input" and self.mode == "online":
+                # It waits for the server's answer.
+                _within(self._start_timeout_s, lambda: self._run.use_artifact(artifact, type=asset.type))
+            else:
+                self._run.log_artifact(artifact, aliases=list(asset.aliases))
 
-            artifact = wandb.Artifact(f"model-{self._run.id}", type="model", metadata={"sha256": sha256})
-            artifact.add_reference(path.absolute().as_uri())
-            self._run.log_artifact(artifact)
-
-        self._when_running("log the model", log)
+        if self._run is not None:
+            self._try(f"log the {asset.type}", _LATER, log)
 
     def log_channels(self, table: ChannelTable) -> None:
         """The table `channels`, with each channel's mean feature map as an image, in the next row."""
@@ -124,19 +139,15 @@ class WandbTracker:
 
     def log_point(self, point: SweepPoint) -> None:
         """One history row, `K` and the point's metrics, with what waits for it."""
-        row = {
-            "K": point.k,
-            "n_pruned": point.n_pruned,
-            "correct": point.correct,
-            "accuracy": point.accuracy,
-            "loss": point.loss,
-            "top5_accuracy": point.top5_correct / point.total,
-            "n_changed": point.n_changed,
-        }
-        self._log(row | self._waiting)
+        self._log(row_of_point(point) | self._waiting)
         self._waiting.clear()
 
-    def finish(self, summary: Mapping[str, Any], exit_code: int) -> str | None:
+    def alert(self, title: str, text: str) -> None:
+        """A W&B alert."""
+        if self._run is not None:
+            self._try("send an alert", _GOES_ON, lambda: self._run.alert(title, text))
+
+    def finish(self, summary: Mapping[str, Any], exit_code: int, *, is_preempted: bool = False) -> str | None:
         """Write the summary and end the run; returns where it can be seen, or how to send it."""
         if self._run is None:
             return None
@@ -144,35 +155,29 @@ class WandbTracker:
 
         def end() -> None:
             run.summary.update(dict(summary))
-            run.finish(exit_code=exit_code)
+            if is_preempted:
+                run.mark_preempting()
+            # The client's own limit stops its sending, but not what it waits for from its service.
+            limit_s = _PREEMPTION_S if is_preempted else self._finish_timeout_s + 15
+            _within(limit_s, lambda: run.finish(exit_code=exit_code))
 
-        self._when_running("finish", end)
-        if self._run is None:
+        if not self._try("finish", _LATER, end):
             return None
         if self.mode == "online":
             return f"W&B: {run.url}"
-        return f"W&B offline run: {Path(run.dir).parent} (send it with `wandb sync`)"
+        return f"W&B offline run: {Path(run.dir).parent} (send it with `lab3 publish`)"
 
     def _start(self, settings: dict[str, Any]) -> None:
         import wandb
 
-        quiet = wandb.Settings(console="off", silent=True)
+        quiet = wandb.Settings(console="off", silent=True, **self._limits)
         self._run = wandb.init(mode=self.mode, settings=quiet, **settings)
+        if settings["resume"]:
+            self._n_rows_there = self._run.starting_step
         self._run.define_metric("K")
         self._run.define_metric("epoch")
         self._run.define_metric("train/*", step_metric="epoch")
-        # Not "*": W&B would then write a K into the rows of training too.
-        for name in (
-            "n_pruned",
-            "correct",
-            "accuracy",
-            "loss",
-            "top5_accuracy",
-            "n_changed",
-            "channels",
-            "feature_map*",
-            "accuracy_curve",
-        ):
+        for name in SWEEP_METRICS:
             self._run.define_metric(name, step_metric="K")
 
     def _forget_failed_start(self) -> None:
@@ -182,7 +187,9 @@ class WandbTracker:
         wandb.teardown()
 
     def _log(self, row: Mapping[str, Any]) -> None:
-        self._when_running("log", lambda: self._run.log(dict(row)))
+        number, self._n_told = self._n_told, self._n_told + 1
+        if number >= self._n_rows_there:
+            self._when_running("log", lambda: self._run.log(dict(row), step=number))
 
     def _when_running(self, what: str, action: Callable[[], None]) -> None:
         if self._run is not None and not self._try(what, _GOES_ON, action):
@@ -196,6 +203,70 @@ class WandbTracker:
             self._warn(f"W&B could not {what} ({type(error).__name__}: {error}); {consequence}")
             return False
         return True
+
+
+def row_of_epoch(epoch: Epoch) -> dict[str, Any]:
+    """What W&B's history holds of an epoch of training."""
+    values = {f"train/{name}": value for name, value in asdict(epoch).items() if value is not None}
+    return {"epoch": values.pop("train/epoch"), **values}
+
+
+def row_of_point(point: SweepPoint) -> dict[str, Any]:
+    """What W&B's history holds of a point, media aside."""
+    return {
+        "K": point.k,
+        "n_pruned": point.n_pruned,
+        "correct": point.correct,
+        "accuracy": point.accuracy,
+        "loss": point.loss,
+        "top5_accuracy": point.top5_correct / point.total,
+        "n_changed": point.n_changed,
+    }
+
+
+def make_artifact(asset: Asset) -> Any:
+    """The asset as a W&B artifact with its facts in a file, so that other facts are another version."""
+    import json
+
+    import wandb
+
+    artifact = wandb.Artifact(asset.name, type=asset.type, metadata=dict(asset.facts))
+    with artifact.new_file(f"{asset.type}.json") as file:
+        json.dump(asset.facts, file, indent=2, sort_keys=True)
+    for name, path in asset.files.items():
+        artifact.add_file(str(path), name=name)
+    if asset.reference is not None:
+        # The hash is among the facts; W&B's own would read the file once more, and fail where it is not.
+        artifact.add_reference(asset.reference, checksum=False)
+    return artifact
+
+
+def _choices(**choices: Any) -> dict[str, Any]:
+    """Arguments of `wandb.init`: one is stronger than W&B's environment variable of that name, None is not."""
+    variables = {"group": "WANDB_RUN_GROUP"}
+    return {
+        name: None if os.environ.get(variables.get(name, f"WANDB_{name.upper()}")) else value or None
+        for name, value in choices.items()
+    }
+
+
+def _within(limit_s: float, action: Callable[[], None]) -> None:
+    """Do it in a thread, and raise `TimeoutError` if it is not done in time; the thread is left alone."""
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            action()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name=UNFINISHED, daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer for {limit_s:.0f} s")
+    if errors:
+        raise errors[0]
 
 
 def _conforms(tracker: WandbTracker) -> Tracker:

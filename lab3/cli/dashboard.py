@@ -1,0 +1,53 @@
+"""lab3 dashboard."""
+
+from pathlib import Path
+
+import click
+
+from lab3.cli.options import tracking_file
+from lab3.errors import ConfigError
+
+
+@click.group("dashboard")
+def dashboard_group() -> None:
+    """Weights & Biases workspaces and reports as code.
+
+    \b
+    Example:
+      lab3 dashboard push --dry-run
+    """
+
+
+@dashboard_group.command("push")
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--project", metavar="NAME", help="W&B project; by default WANDB_PROJECT, then wandb_config.yaml.")
+@click.option("--entity", metavar="NAME", help="W&B entity; by default WANDB_ENTITY, then wandb_config.yaml.")
+@click.option("--dry-run", is_flag=True, help="Print what would be pushed as JSON; no server is asked.")
+def push_command(run: Path | None, project: str | None, entity: str | None, dry_run: bool) -> None:
+    """Create or update a workspace for all sweeps of a project and, for a RUN, a report that tells its story.
+
+    A second push replaces both. Needs the extra: pip install 'lab3[dashboards]'.
+
+    \b
+    Examples:
+      lab3 dashboard push --dry-run
+      lab3 dashboard push runs/vgg16_cifar10-20260101-120000-ab12
+    """
+    from lab3.config import load_config
+    from lab3.rundir import open_run
+    from lab3.tracking import dashboards
+    from lab3.tracking.remote import find_place
+
+    opened = open_run(run) if run is not None else None
+    tracking = (opened.read_config() if opened else load_config(None, [], tracking_file())).tracking
+    place = find_place(tracking.project, tracking.entity)
+    project, entity = project or place.project, entity or place.entity
+    if entity is None:
+        raise ConfigError("a dashboard needs an entity: give --entity or set WANDB_ENTITY")
+    workspace = dashboards.make_workspace(entity, project)
+    report = dashboards.make_report(entity, project, opened.run_id) if opened else None
+    if dry_run:
+        click.echo(dashboards.describe(workspace, report))
+        return
+    for url in dashboards.push(workspace, report):
+        click.echo(url)

@@ -1,0 +1,36 @@
+"""lab3 publish."""
+
+from pathlib import Path
+
+import click
+
+from lab3.errors import ServerError
+
+
+@click.command("publish")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--check", is_flag=True, help="Only compare what the server shows with the run's folder.")
+def publish_command(runs: tuple[Path, ...], check: bool) -> None:
+    """Bring Weights & Biases up to date with run folders, whatever it has of them.
+
+    What the server lacks is sent, then what it shows is compared with the folder: rows, table, pictures, artifacts,
+    summary and state. A second time changes nothing. RUN can be a folder of several runs. Without a server a whole
+    offline run is left in the folder. Ends with 75 where W&B is not up to date afterwards.
+
+    \b
+    Examples:
+      lab3 publish runs/vgg16_cifar10-20260101-120000-ab12
+      lab3 publish --check runs/*
+    """
+    from lab3.cli.terminal import TerminalProgress
+    from lab3.pipeline import publish_run
+    from lab3.rundir import runs_in
+
+    is_behind = False
+    with TerminalProgress() as progress:
+        for path in [found for given in runs for found in runs_in(given)]:
+            published = publish_run(path, check=check, progress=progress)
+            click.echo(f"{published.run_id}: {published.message}")
+            is_behind |= bool(published.differences)
+    if is_behind:
+        raise ServerError("W&B is not up to date with every run; see above, and publish again")

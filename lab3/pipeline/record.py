@@ -1,0 +1,132 @@
+"""Tell a tracker what a run's folder holds: all of it, or the parts that a running sweep tells as they come."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lab3 import outputs
+from lab3.config import Config
+from lab3.figures import channel_pictures
+from lab3.rank import ChannelStats
+from lab3.rundir import RunDir
+from lab3.tracking import Asset, ChannelTable, Tracker
+
+
+def tell_record(run: RunDir, tracker: Tracker) -> str | None:
+    """Everything that is in the folder, in the order in which a run tells it; returns what `finish` does."""
+    config = run.read_config()
+    tell_training(run, tracker)
+    tell_inputs(run, config, tracker)
+    if run.capture_npz.exists() and run.channels_csv.exists():
+        tell_channels(run, config, outputs.read_channels(run), tracker)
+    points = outputs.read_points(run) if run.journal_jsonl.exists() else []
+    for point in points:
+        if point is points[-1]:
+            tell_curve(run, tracker)
+        tracker.log_point(point)
+    if not run.is_finished:
+        return tracker.finish({}, exit_code=1)
+    tell_results(run, tracker)
+    return tracker.finish(flatten_summary(json.loads(run.summary_json.read_text())), exit_code=0)
+
+
+def count_rows(run: RunDir) -> int:
+    """How many rows of history `tell_record` gives."""
+    n_points = len(outputs.read_points(run)) if run.journal_jsonl.exists() else 0
+    return len(outputs.read_epochs(run)) + n_points
+
+
+def tracker_settings(run: RunDir, config: Config) -> dict[str, Any]:
+    """What a tracker says of the run as a whole."""
+    tracking, manifest = config.tracking, run.read_manifest()
+    return {
+        "project": tracking.project,
+        "entity": tracking.entity,
+        "group": tracking.group,
+        "job_type": manifest["kind"],
+        "notes": tracking.notes,
+        "tags": tracking.tags,
+        "config": {**config.model_dump(), "manifest": manifest},
+    }
+
+
+def tell_training(run: RunDir, tracker: Tracker) -> None:
+    """The epochs of a run that has trained, and their curves."""
+    for epoch in outputs.read_epochs(run):
+        tracker.log_epoch(epoch)
+    _tell_figures(run, tracker, "learning_curves")
+
+
+def tell_inputs(run: RunDir, config: Config, tracker: Tracker) -> None:
+    """What the run was made from; the model too if the run has trained it."""
+    manifest = run.read_manifest()
+    for split, facts in manifest["data"].items():
+        if facts is not None:
+            source = facts["source"]
+            name = f"dataset-{_plain(Path(source).stem)}-{split}"
+            reference = Path(source).as_uri() if Path(source).is_absolute() else None
+            # The path is in the reference: the same data elsewhere is the same data.
+            told = {"split": split, **facts, "source": Path(source).name}
+            tracker.log_asset(Asset("input", "dataset", name, told, reference=reference))
+    model = manifest["model"]
+    if model["sha256"] is None or not config.tracking.log.model:
+        return
+    path = Path(model["path"])
+    if config.model.path is not None:
+        told = {"sha256": model["sha256"], "file": path.name}
+        tracker.log_asset(Asset("input", "model", f"model-{_plain(path.stem)}", told, reference=path.as_uri()))
+        return
+    told = {"sha256": model["sha256"], "architecture": config.model.architecture, "run": run.run_id}
+    files = {path.name: run.path / path.name}
+    aliases = ("latest", "best")
+    tracker.log_asset(Asset("output", "model", f"model-{_plain(config.name)}", told, files, aliases=aliases))
+
+
+def tell_channels(run: RunDir, config: Config, channels: list[ChannelStats], tracker: Tracker) -> None:
+    """The channel table and the feature maps, with the next point."""
+    if config.tracking.log.channel_table:
+        mean_map_hwc, _ = outputs.read_capture(run)
+        tracker.log_channels(ChannelTable(channels, channel_pictures(mean_map_hwc)))
+    if config.tracking.log.feature_maps:
+        drawn = [f"feature_maps_k{k}" for k in config.sweep.feature_maps_k]
+        _tell_figures(run, tracker, "feature_map_0", "feature_maps", *drawn)
+
+
+def tell_curve(run: RunDir, tracker: Tracker) -> None:
+    """The accuracy curve, with the last point."""
+    _tell_figures(run, tracker, "accuracy_curve")
+
+
+def tell_results(run: RunDir, tracker: Tracker) -> None:
+    """The files of a finished run."""
+    summary = json.loads(run.summary_json.read_text())
+    named = [run.journal_jsonl, run.results_csv, run.metrics_csv, run.channels_csv, run.epochs_csv, run.summary_json]
+    named += [run.config_yaml, run.predictions_npz, *sorted(run.figures.glob("*.png"))]
+    files = {path.relative_to(run.path).as_posix(): path for path in named if path.exists()}
+    facts = {"run": run.run_id, "best": summary.get("best"), "baseline": summary.get("baseline")}
+    tracker.log_asset(Asset("output", "results", f"results-{_plain(run.run_id)}", facts, files))
+
+
+def flatten_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"best": {"k": 3}}` as `{"best/K": 3}`, the names that W&B shows."""
+    flat: dict[str, Any] = {}
+    for name, value in summary.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}/{'K' if key == 'k' else key}": inner for key, inner in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _tell_figures(run: RunDir, tracker: Tracker, *names: str) -> None:
+    paths = {name: run.figures / f"{name}.png" for name in names}
+    found = {name: path for name, path in paths.items() if path.exists()}
+    if found:
+        tracker.log_figures(found)
+
+
+def _plain(name: str) -> str:
+    """A name W&B allows for artifacts."""
+    kept = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+    return kept[:100]

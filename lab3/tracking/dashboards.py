@@ -1,0 +1,136 @@
+"""A W&B workspace for all sweeps of a project, and a report on one run, as code."""
+
+import json
+from typing import Any
+
+from lab3.errors import ConfigError, ServerError
+
+NAME = "lab3 sweeps"
+# W&B finds a saved view by this name, so pushing again replaces it.
+_VIEW = "nw-lab3sweeps-v"
+
+
+def make_workspace(entity: str, project: str) -> Any:
+    """Curves of all runs over K, their scalars, feature maps, channel table, criteria side by side, and training."""
+    wr, ws = _import_workspaces()
+    workspace = ws.Workspace(
+        entity=entity,
+        project=project,
+        name=NAME,
+        sections=[
+            ws.Section(name="Sweep", is_open=True, panels=_sweep_panels(wr)),
+            ws.Section(name="Result", is_open=True, panels=_result_panels(wr)),
+            ws.Section(name="Channels", is_open=True, panels=_channel_panels(wr)),
+            ws.Section(name="Criteria and layers", is_open=True, panels=[_compare_panel(wr)]),
+            ws.Section(name="Training", is_open=False, panels=_training_panels(wr)),
+        ],
+        settings=ws.WorkspaceSettings(x_axis="K", smoothing_type="none"),
+    )
+    workspace._internal_name = _VIEW
+    return workspace
+
+
+def make_report(entity: str, project: str, run_id: str) -> Any:
+    """The story of one run: the question, the curve, what went, and what the channels look like."""
+    wr, _ = _import_workspaces()
+    # Without a project of its own it is the report's, and no server need be asked for it.
+    runset = wr.Runset(name=run_id, filters=f"Metric('Name') == '{run_id}'")
+
+    def grid(panels: list[Any]) -> Any:
+        return wr.PanelGrid(runsets=[runset], panels=panels)
+
+    return wr.Report(
+        entity=entity,
+        project=project,
+        title=f"How many channels does it need? {run_id}",
+        description="Accuracy as the least important channels of one layer are pruned, one after the other.",
+        blocks=[
+            wr.P("For every K the K least important channels are pruned and all test images are classified again."),
+            wr.H2("Accuracy at every K"),
+            grid(_sweep_panels(wr)),
+            wr.H2("Baseline and best"),
+            grid(_result_panels(wr)),
+            wr.H2("The channels"),
+            wr.P("Every channel with its importance, its rank, the K at which it goes, and its mean feature map."),
+            grid(_channel_panels(wr)),
+            wr.H2("Training"),
+            grid(_training_panels(wr)),
+        ],
+    )
+
+
+def describe(workspace: Any, report: Any | None) -> str:
+    """Both as JSON, without a server."""
+    parts = {"workspace": json.loads(workspace._to_model().model_dump_json(by_alias=True))}
+    if report is not None:
+        parts["report"] = [json.loads(block._to_model().model_dump_json(by_alias=True)) for block in report.blocks]
+    return json.dumps(parts, indent=2)
+
+
+def push(workspace: Any, report: Any | None) -> list[str]:
+    """Create both on the server, or replace those of the same name; returns their addresses.
+
+    Raises `ServerError` if the server does not take them.
+    """
+    import wandb
+
+    try:
+        if report is not None:
+            path = f"{report.entity}/{report.project}"
+            same = [each for each in wandb.Api().reports(path) if each.display_name == report.title]
+            if same:
+                report.id = same[0].id
+        return [saved.url for saved in (workspace.save(), report.save() if report else None) if saved is not None]
+    except Exception as error:
+        # The client raises errors of many libraries.
+        raise ServerError(f"W&B did not take the dashboard ({type(error).__name__}: {error}); try again") from error
+
+
+def _sweep_panels(wr: Any) -> list[Any]:
+    def over_k(title: str, *metrics: str) -> Any:
+        return wr.LinePlot(title=title, x="K", y=list(metrics), smoothing_type="none", max_runs_to_show=100)
+
+    return [
+        over_k("accuracy", "accuracy"),
+        over_k("loss", "loss"),
+        over_k("top-5 accuracy", "top5_accuracy"),
+        over_k("images whose prediction changed", "n_changed"),
+        over_k("channels gone", "n_pruned"),
+    ]
+
+
+def _result_panels(wr: Any) -> list[Any]:
+    names = ("baseline/accuracy", "best/accuracy", "best/K", "last/accuracy")
+    return [wr.ScalarChart(title=name, metric=wr.SummaryMetric(name)) for name in names]
+
+
+def _channel_panels(wr: Any) -> list[Any]:
+    return [
+        wr.MediaBrowser(title="mean feature maps", media_keys=["feature_maps", "feature_map_0"]),
+        wr.MediaBrowser(title="accuracy curve", media_keys=["accuracy_curve"]),
+        wr.WeavePanelSummaryTable(table_name="channels"),
+    ]
+
+
+def _compare_panel(wr: Any) -> Any:
+    columns = [wr.Config("prune.criterion"), wr.Config("prune.ranking"), wr.Config("prune.bias")]
+    columns += [wr.SummaryMetric(name) for name in ("n_channels", "best/K", "best/accuracy")]
+    return wr.ParallelCoordinatesPlot(
+        title="criteria and layers", columns=[wr.ParallelCoordinatesPlotColumn(metric=column) for column in columns]
+    )
+
+
+def _training_panels(wr: Any) -> list[Any]:
+    return [
+        wr.LinePlot(title=name, x="epoch", y=[f"train/{name}", f"train/val_{name}"], smoothing_type="none")
+        for name in ("accuracy", "loss")
+    ]
+
+
+def _import_workspaces() -> tuple[Any, Any]:
+    try:
+        import wandb_workspaces.reports.v2 as wr
+        import wandb_workspaces.workspaces as ws
+    except ImportError as error:
+        raise ConfigError("dashboards need wandb-workspaces: pip install 'lab3[dashboards]'") from error
+    return wr, ws
