@@ -69,6 +69,28 @@ def plot_comparison(curves: Mapping[str, Sequence[tuple[float, float]]], title: 
     return axes.figure
 
 
+def plot_confusion(confusion_ll: np.ndarray, class_names: Sequence[str], title: str) -> Any:
+    """Images of each class (rows) by predicted class (columns), shaded by the share of their class."""
+    n_labels = len(confusion_ll)
+    side = min(14.0, 3.2 + 0.55 * n_labels)
+    axes = _new_axes(side, side)
+    share_ll = confusion_ll / np.maximum(1, confusion_ll.sum(axis=1, keepdims=True))
+    axes.imshow(share_ll, cmap="Blues", vmin=0, vmax=1)
+    if n_labels <= 20:
+        for row, column in np.ndindex(confusion_ll.shape):
+            if confusion_ll[row, column]:
+                color = "white" if share_ll[row, column] > 0.5 else "#333333"
+                text = f"{confusion_ll[row, column]:,}"
+                axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+    step = math.ceil(n_labels / 40)
+    axes.set_xticks(range(0, n_labels, step), class_names[::step], rotation=90 if n_labels > 10 else 45, ha="right")
+    axes.set_yticks(range(0, n_labels, step), class_names[::step])
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("class")
+    axes.set_title(title)
+    return axes.figure
+
+
 def plot_learning_curves(history: Sequence[Epoch], title: str) -> Any:
     """Loss and accuracy over the epochs, training and validation; returns the matplotlib figure."""
     from matplotlib.ticker import MaxNLocator

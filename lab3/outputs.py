@@ -16,6 +16,7 @@ from lab3.figures import (
     grey_limits,
     plot_accuracy,
     plot_comparison,
+    plot_confusion,
     plot_feature_map,
     plot_feature_maps,
     plot_learning_curves,
@@ -30,7 +31,7 @@ from lab3.training import Epoch
 
 def row_of_point(point: SweepPoint) -> Row:
     """The journal's row of a point."""
-    return {
+    row: dict[str, Any] = {
         "k": point.k,
         "pruned_channels": list(point.pruned_channels),
         "correct": point.correct,
@@ -42,12 +43,20 @@ def row_of_point(point: SweepPoint) -> Row:
         "n_tied": point.n_tied,
         "n_run": point.n_run,
     }
+    if point.confusion is not None:
+        row["confusion"] = [list(counts) for counts in point.confusion]
+    return row
 
 
 def points_of_rows(rows: Iterable[Row]) -> list[SweepPoint]:
     """The points in a journal's rows, in ascending K."""
     lists = ("pruned_channels", "class_correct")
-    points = [SweepPoint(**{**row, **{name: tuple(row[name]) for name in lists}}) for row in rows]
+    points = []
+    for row in rows:
+        values = {**row, **{name: tuple(row[name]) for name in lists}}
+        if "confusion" in row:
+            values["confusion"] = tuple(tuple(counts) for counts in row["confusion"])
+        points.append(SweepPoint(**values))
     return sorted(points, key=lambda point: point.k)
 
 
@@ -177,6 +186,13 @@ def draw_accuracy(run: RunDir, points: Sequence[SweepPoint], layer_name: str, n_
     """`figures/accuracy_curve.png`."""
     title = f"Accuracy as channels of {layer_name} are pruned, {points[0].total:,} images"
     return _save(run, "accuracy_curve", plot_accuracy(points, title, n_channels))
+
+
+def draw_confusion(run: RunDir, point: SweepPoint, class_names: Sequence[str]) -> Path:
+    """`figures/confusion_k<K>.png` of a point that has a confusion matrix."""
+    assert point.confusion is not None
+    title = f"K={point.k}: {point.n_pruned} channels gone, accuracy {point.accuracy:.4f}"
+    return _save(run, f"confusion_k{point.k}", plot_confusion(np.array(point.confusion), class_names, title))
 
 
 def summarise(points: Sequence[SweepPoint], layer: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

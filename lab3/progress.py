@@ -16,6 +16,9 @@ class Progress(Protocol):
     def warn(self, text: str) -> None:
         """One line about something the user may want to change."""
 
+    def stop_if_asked(self) -> None:
+        """Raise `StoppedError` if somebody wants the work to stop; every advance of a bar does so too."""
+
     def bar(self, title: str, total: int, unit: str) -> AbstractContextManager[Advance]:
         """A bar; call what it gives with the number of units done since the last call and a short note."""
 
@@ -28,6 +31,9 @@ class SilentProgress:
 
     def warn(self, text: str) -> None:
         """Drop the line."""
+
+    def stop_if_asked(self) -> None:
+        """Go on."""
 
     @contextmanager
     def bar(self, title: str, total: int, unit: str) -> Iterator[Advance]:

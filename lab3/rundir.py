@@ -91,6 +91,8 @@ def check_new_run(out: Path, run_id: str) -> None:
         raise ConfigError(
             f"a run id must be 1 to 128 letters, digits, '_', '.' or '-', a letter or digit first, got {run_id!r}"
         )
+    if (out / run_id).exists() and not (out / run_id / "manifest.json").exists():
+        raise RunStateError(f"{out / run_id} exists already and is no run; choose another --run-id")
     if (out / run_id).exists():
         raise RunStateError(
             f"run {out / run_id} exists already; continue it with `lab3 resume {out / run_id}`, "

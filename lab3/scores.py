@@ -1,6 +1,6 @@
 """Score every channel by a criterion, with what the criterion needs: moments, weights, gradients or evaluations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from lab3.criteria import OF_KERNEL, OF_MOMENTS, ChannelMoments, Criterion, batc
 from lab3.engine import channel_losses
 from lab3.errors import ModelError
 from lab3.split import Split
-from lab3.storage import blocks_of, read_rows
+from lab3.storage import blocks_of
 
 NEED_FEATURES = ("taylor", "oracle")
 
@@ -25,12 +25,19 @@ class Scores:
 
 
 def score_channels(
-    criterion: Criterion, split: Split, captured: Capture, labels_n: np.ndarray, *, seed: int, batch_size: int
+    criterion: Criterion,
+    split: Split,
+    captured: Capture,
+    labels_n: np.ndarray,
+    *,
+    seed: int,
+    batch_size: int,
+    on_block: Callable[[], None] = lambda: None,
 ) -> Scores:
     """The scores of `criterion` on the images of `captured` with `labels_n` int `(N,)`.
 
-    `captured` must hold features for the criteria in `NEED_FEATURES`. Raises `ModelError` for `batchnorm_scale` where
-    no BatchNormalization follows the layer.
+    `captured` must hold features for the criteria in `NEED_FEATURES`. `on_block` is called before each block of images
+    that the oracle runs. Raises `ModelError` for `batchnorm_scale` where no BatchNormalization follows the layer.
     """
     below_all_c = np.full(split.n_channels, -np.inf)
     if criterion in OF_MOMENTS:
@@ -48,7 +55,7 @@ def score_channels(
     if criterion == "taylor":
         return Scores(_taylor(split, captured.features, labels_n, batch_size), below_all_c)
     if criterion == "oracle":
-        return Scores(channel_losses(split, captured.features, labels_n, batch_size), below_all_c)
+        return Scores(channel_losses(split, captured.features, labels_n, batch_size, on_block), below_all_c)
     return Scores(random_scores(split.n_channels, seed), below_all_c)
 
 
@@ -62,12 +69,11 @@ def _taylor(split: Split, features: Sequence[np.ndarray], labels_n: np.ndarray, 
     size = min(batch_size, n)
     total_c = np.zeros(split.n_channels)
     for rows in blocks_of(n, size):
-        own, pruned, *carried = (read_rows(each, rows) if len(each) == n else each for each in features)
-        blocks = [
-            to_tensor(fill_block(array, size)) if len(array) != 1 else to_tensor(array) for array in (own, pruned)
-        ]
-        others = [to_tensor(fill_block(array, size)) for array in carried]
-        (gradient,) = split.loss_gradient(*blocks, *others, to_tensor(fill_block(labels_n[rows], size)))
+        own, pruned, *carried = split.read_features(features, rows)
+        filled = (fill_block(each, size) for each in (own, *carried, labels_n[rows]))
+        own_block, *others = (to_tensor(each) for each in filled)
+        pruned_block = to_tensor(fill_block(pruned, size) if split.pruned_varies else pruned)
+        (gradient,) = split.loss_gradient(own_block, pruned_block, *others)
         n_rows = rows.stop - rows.start
         change = to_numpy(gradient)[:n_rows].astype(np.float64) * (pruned - own)
         per_channel_nc = change.reshape(n_rows, -1, split.n_channels).sum(axis=1)

@@ -18,6 +18,7 @@ from lab3.channelwise import separate
 from lab3.errors import ModelError
 from lab3.graph import Graph, Step, Values, depends_on, flatten_model, list_layers, run_steps
 from lab3.layers import find_layer
+from lab3.storage import read_rows
 
 IMAGES = -1
 
@@ -62,6 +63,12 @@ class Split:
     finish: Callable[..., list[Any]]
     finish_pairs: Callable[..., list[Any]]
     loss_gradient: Callable[..., list[Any]]
+
+    def read_features(self, features: Sequence[np.ndarray], rows: slice | np.ndarray) -> list[np.ndarray]:
+        """`[own, pruned, *carried]` of some images, from those of all."""
+        own, pruned, *carried = features
+        chosen_pruned = read_rows(pruned, rows) if self.pruned_varies else pruned
+        return [read_rows(own, rows), chosen_pruned, *(read_rows(each, rows) for each in carried)]
 
 
 def split_model(

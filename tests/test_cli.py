@@ -97,10 +97,19 @@ def test_run_trains_sweeps_and_draws(invoke: Callable[..., Result], tmp_path: Pa
     ]  # fmt: skip
     assert len(read_csv(run / "results.csv")) == 32 and len(read_csv(run / "epochs.csv")) == 2
     pictures = {path.stem: Image.open(path) for path in (run / "figures").iterdir()}
-    assert set(pictures) == {"accuracy_curve", "feature_map_0", "feature_maps", "feature_maps_k2", "learning_curves"}
+    assert set(pictures) == {
+        "accuracy_curve", "confusion_k0", "confusion_k2", "feature_map_0", "feature_maps", "feature_maps_k2",
+        "learning_curves",
+    }  # fmt: skip
     for name, picture in pictures.items():
         assert min(picture.size) > 300 and len(np.unique(np.asarray(picture))) > 20, f"{name} is blank"
 
+    rows = read_journal(run / "journal.jsonl")
+    matrices = {row["k"]: np.array(row["confusion"]) for row in rows if "confusion" in row}
+    assert set(matrices) == {0, 2}
+    for k, confusion in matrices.items():
+        assert np.trace(confusion) == rows[k]["correct"] and np.diag(confusion).tolist() == rows[k]["class_correct"]
+        assert confusion.sum() == 445
     # K = 0 is the model itself.
     from lab3.data import load_dataset
 
@@ -178,6 +187,38 @@ def test_scores_come_from_the_training_images_where_there_are_some(
         assert summary["scored_on"].endswith("test.npz" if score_on == "test" else "train.npz")
 
 
+def test_one_file_with_both_splits_scores_on_the_training_images(
+    toy_model: Any, toy_images: Any, invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    images_nhwc, labels_n = toy_images
+    save_model(toy_model, tmp_path / "toy.h5")
+    train = {"x_train": images_nhwc[::-1, :, :, ::-1], "y_train": labels_n}
+    np.savez(tmp_path / "both.npz", x_test=images_nhwc, y_test=labels_n, **train)
+    np.savez(tmp_path / "test.npz", x_test=images_nhwc, y_test=labels_n)
+    np.savez(tmp_path / "train.npz", **train)
+    args = ("--set", "data.scale=1.0", "--criterion", "oracle", "--set", "prune.score_on=train")
+    for test, training, run_id in (("both.npz", "both.npz", "one"), ("test.npz", "train.npz", "two")):
+        result = invoke("sweep", "toy.h5", "--data", test, "--train-data", training, *args, "--run-id", run_id)
+        assert result.exit_code == 0, result.output
+    one, two = (read_csv(tmp_path / "runs" / run_id / "channels.csv") for run_id in ("one", "two"))
+    assert one == two and len({row["importance"] for row in one}) > 1
+
+
+def test_a_run_that_wandb_starts_again_is_resumed(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "agent-1")
+    args = ("sweep", *toy_files[:1], "--data", toy_files[1], "--set", "data.scale=1.0")
+    assert invoke(*args).exit_code == 0
+    (tmp_path / "runs" / "agent-1" / "summary.json").unlink()
+    again = invoke(*args)
+    assert again.exit_code == 0 and again.stdout.splitlines()[-1] == "runs/agent-1", again.output
+    assert (tmp_path / "runs" / "agent-1" / "summary.json").exists()
+    (tmp_path / "runs" / "agent-1" / "manifest.json").unlink()
+    other = invoke(*args)
+    assert other.exit_code == 78 and "runs/agent-1 exists already and is no run" in other.stderr
+
+
 def test_train_saves_a_model_and_its_accuracy(invoke: Callable[..., Result], tmp_path: Path) -> None:
     result = invoke(
         "train", EXPERIMENTS / "digits.yaml", *QUICK, "--set", "train.format=keras", "--set", "sweep.batch_size=100",
@@ -214,6 +255,8 @@ def broken(tmp_path: Path, toy_files: tuple[Path, Path]) -> dict[str, str]:
         (tmp_path / "three" / name).mkdir(parents=True)
         Image.new("RGBA", (2, 2)).save(tmp_path / "three" / name / "1.png")
     (tmp_path / "runs" / "taken").mkdir(parents=True)
+    (tmp_path / "runs" / "taken" / "manifest.json").write_text("{}")
+    (tmp_path / "runs" / "group").mkdir()
     (tmp_path / "a_file").write_text("")
     return {"model": str(model), "data": str(data)}
 
@@ -245,6 +288,7 @@ def broken(tmp_path: Path, toy_files: tuple[Path, Path]) -> dict[str, str]:
         (["--set", "sweep.shedule=0:C:1"], 78, "sweep.shedule: unknown key, did you mean sweep.schedule?"),
         (["--set", "data.mean=[1, 2]"], 78, "data.mean must be one number or one a channel (4), got 2 numbers"),
         (["--run-id", "taken"], 78, "run runs/taken exists already; continue it with `lab3 resume runs/taken`"),
+        (["--run-id", "group"], 78, "runs/group exists already and is no run; choose another --run-id"),
         (["--run-id", "../up"], 78, "a run id must be 1 to 128 letters, digits"),
         (["--out", "a_file"], 78, "the output folder must be a folder, but "),
         (["--device", "gpu"], 78, "--device gpu: tensorflow sees no GPU on this machine; use --device cpu or auto"),

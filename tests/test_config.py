@@ -21,7 +21,7 @@ def error_of(path: Path | None, *overrides: str) -> str:
 
 
 def test_every_experiment_and_the_tracking_file_are_valid_and_name_their_command() -> None:
-    experiments = sorted((ROOT / "experiments").rglob("*.yaml"))
+    experiments = sorted((ROOT / "experiments").glob("*.yaml"))
     assert len(experiments) >= 3
     for path in experiments:
         config = load_config(path, tracking_file=ROOT / "wandb_config.yaml")
@@ -108,3 +108,15 @@ def test_tracking_file_is_checked_under_its_own_name(tmp_path: Path) -> None:
 
 def test_every_setting_of_the_defaults_can_be_written_as_yaml() -> None:
     assert yaml.safe_load(dump_config(Config()))["sweep"]["schedule"] == "0:C:1"
+
+
+def test_the_wandb_sweep_hands_over_settings_that_exist() -> None:
+    sweep = yaml.safe_load((ROOT / "experiments" / "wandb" / "criteria.yaml").read_text())
+    program, command, experiment, macro = sweep["command"]
+    assert (program, command, macro) == ("lab3", "run", "${args_no_hyphens}")
+    assert sweep["metric"]["name"] == "best/accuracy"
+    for name, parameter in sweep["parameters"].items():
+        for value in parameter["values"]:
+            config = load_config(ROOT / experiment, [f"{name}={value}"]).model_dump()
+            section, _, key = name.rpartition(".")
+            assert (config[section] if section else config)[key] == value

@@ -103,6 +103,17 @@ def test_the_oracle_is_the_rise_of_the_loss_when_each_channel_alone_goes(
     assert np.unique(scores.importance_c).size > 2
 
 
+@pytest.mark.parametrize("build", [sequential, residual, squeeze_and_excitation])
+def test_taylor_does_not_depend_on_blocks(build: Any, task: tuple[np.ndarray, np.ndarray]) -> None:
+    images_nhwc, labels_n = task
+    split = split_model(shake(build()), "pruned")
+    features = captured(split, images_nhwc)
+    n = len(labels_n)
+    # The last block has one image.
+    scores = [score_channels("taylor", split, features, labels_n, seed=0, batch_size=size) for size in (n, n - 1)]
+    np.testing.assert_allclose(scores[0].importance_c, scores[1].importance_c, rtol=1e-4)
+
+
 @pytest.mark.parametrize("build", [sequential, residual, squeeze_and_excitation, dense, stacked])
 def test_taylor_is_the_first_order_change_of_each_images_loss(build: Any, task: tuple[np.ndarray, np.ndarray]) -> None:
     images_nhwc, labels_n = task

@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "graph": {"errors"},
     "channelwise": {"graph"},
     "layers": {"errors", "graph"},
-    "split": {"errors", "backend", "channelwise", "graph", "layers"},
+    "split": {"errors", "backend", "channelwise", "graph", "layers", "storage"},
     "capture": {"criteria", "errors", "backend", "split", "storage"},
     "engine": {"errors", "backend", "rank", "split", "storage"},
     "scores": {"backend", "capture", "criteria", "engine", "errors", "split", "storage"},

@@ -312,7 +312,7 @@ def test_every_prediction_equals_the_literal_loop(shortcut: Any) -> None:
         assert point.n_tied == is_tied(expected.scores_nl).sum()
         assert point.loss == pytest.approx(expected.loss, rel=1e-5, abs=1e-3 if shortcut == "margins" else 0)
     share_run = sum(point.n_run for point in points) / (96 * 1500)
-    assert share_run == 1 if shortcut == "none" else share_run < (0.8 if shortcut == "margins" else 1)
+    assert share_run == 1 if shortcut == "none" else share_run < (0.9 if shortcut == "margins" else 1)
 
 
 def test_a_bound_that_does_not_hold_has_the_block_run_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,6 +382,27 @@ def test_points_do_not_depend_on_blocks_or_on_where_features_are_kept(rng: np.ra
         points = fast_sweep(model, images_nhwc, labels_n, "pruned", [0, 3, 7], **settings)
         assert [(p.pruned_channels, p.correct) for p in points] == [(p.pruned_channels, p.correct) for p in expected]
         np.testing.assert_allclose([p.loss for p in points], [p.loss for p in expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize("build", [sequential, inception, residual])
+@pytest.mark.parametrize("shortcut", ["none", "unchanged"])
+def test_a_last_block_of_one_image_is_a_block(
+    build: Callable[[], Any], shortcut: str, rng: np.random.Generator
+) -> None:
+    keras.utils.set_random_seed(0)
+    model = shake(build())
+    images_nhwc, labels_n = rng.normal(size=(41, 8, 8, 3)).astype(np.float32), rng.integers(0, 5, 41)
+    expected = fast_sweep(model, images_nhwc, labels_n, "pruned", [0, 3, 7], batch_size=41)
+    points = fast_sweep(model, images_nhwc, labels_n, "pruned", [0, 3, 7], batch_size=20, shortcut=shortcut)
+    assert [(p.pruned_channels, p.correct) for p in points] == [(p.pruned_channels, p.correct) for p in expected]
+
+
+def test_a_bound_that_nothing_was_learnt_for_decides_nothing() -> None:
+    bounds = Bounds(np.zeros((3, 4, 2)))
+    low = np.array([[5.0, 0.0]])
+    allowed = bounds.allowed(np.array([0]), np.array([2]), low, low)
+    assert allowed.tolist() == [np.inf]
+    assert not is_decided(low, low, allowed, np.array([0])).any()
 
 
 def test_toy_accuracies_are_those_worked_out_on_paper(toy_model: Any, toy_images: Any) -> None:

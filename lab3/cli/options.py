@@ -21,7 +21,8 @@ def placing_options(command: Command) -> Command:
     command = click.option(
         "--run-id",
         metavar="ID",
-        help="Name of the run's folder and W&B id; the experiment's name and the time by default.",
+        envvar="WANDB_RUN_ID",
+        help="Name of the run's folder and W&B id; by default WANDB_RUN_ID, then the experiment's name and the time.",
     )(command)
     return click.option(
         "--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder that holds runs."

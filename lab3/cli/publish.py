@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lab3.errors import ServerError
+from lab3.errors import Lab3Error, ServerError
 
 
 @click.command("publish")
@@ -27,10 +27,18 @@ def publish_command(runs: tuple[Path, ...], check: bool) -> None:
     from lab3.rundir import runs_in
 
     is_behind = False
-    with TerminalProgress() as progress:
-        for path in [found for given in runs for found in runs_in(given)]:
+    # Not as a context: a signal ends this command at once, nothing is lost by that.
+    progress = TerminalProgress()
+    for path in [found for given in runs for found in runs_in(given)]:
+        try:
             published = publish_run(path, check=check, progress=progress)
-            click.echo(f"{published.run_id}: {published.message}")
-            is_behind |= bool(published.differences)
+        except Lab3Error as error:
+            if len(runs) == 1:
+                raise
+            click.echo(f"{path.name}: {error}")
+            is_behind = True
+            continue
+        click.echo(f"{published.run_id}: {published.message}")
+        is_behind |= bool(published.differences)
     if is_behind:
         raise ServerError("W&B is not up to date with every run; see above, and publish again")

@@ -1,5 +1,6 @@
 """Commands that compute: run, sweep, train, resume."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lab3.cli.options import (
 
 @click.command("run")
 @click.argument("experiment", type=click.Path(path_type=Path))
+@click.argument("assignments", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option("--model", metavar="PATH", help="Model file (.h5 or .keras) to load in place of training one.")
 @data_options
 @variant_options
@@ -25,6 +27,7 @@ from lab3.cli.options import (
 @working_options
 def run_command(
     experiment: Path,
+    assignments: tuple[str, ...],
     model: str | None,
     data: str | None,
     train_data: str | None,
@@ -33,14 +36,15 @@ def run_command(
 ) -> None:
     """Run an experiment file: train or load its model, then sweep every K.
 
-    The last line printed is the run's folder.
+    KEY=VALUE is short for --set KEY=VALUE. The last line printed is the run's folder.
 
     \b
     Examples:
       lab3 run experiments/digits.yaml
+      lab3 run experiments/digits.yaml seed=1 prune.criterion=apoz
       lab3 run experiments/vgg16_cifar10.yaml --model my.h5 --data cifar10-test.zip
     """
-    settings = overrides_from(overrides, model__path=model, data__test=data, data__train=train_data)
+    settings = overrides_from((*overrides, *assignments), model__path=model, data__test=data, data__train=train_data)
     _start_sweep(experiment, settings, **options)
 
 
@@ -133,8 +137,13 @@ def _start(experiment: Path | None, settings: list[str], *, kind: Any, **options
     config = load_config(experiment, settings, tracking_file())
 
     from lab3.cli.terminal import TerminalProgress, show_run
-    from lab3.pipeline import start_run
+    from lab3.pipeline import resume_run, start_run
 
     with TerminalProgress() as progress:
-        run = start_run(config, kind=kind, progress=progress, **options)
+        path = options["out"] / (options["run_id"] or "")
+        if os.environ.get("WANDB_RUN_ID") == options["run_id"] and (path / "manifest.json").exists():
+            # W&B starts a preempted run of a sweep again under the same id.
+            run = resume_run(path, device=options["device"], mode=options["mode"], progress=progress)
+        else:
+            run = start_run(config, kind=kind, progress=progress, **options)
     show_run(run)

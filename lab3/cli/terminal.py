@@ -64,7 +64,8 @@ class TerminalProgress:
         self._received = number
         self.say("stopping after the work in hand")
 
-    def _stop_if_asked(self) -> None:
+    def stop_if_asked(self) -> None:
+        """Raise `StoppedError` if a signal has come."""
         if self._received is not None:
             name = signal.Signals(self._received).name
             code = 130 if self._received == signal.SIGINT else 75
@@ -103,7 +104,7 @@ class TerminalProgress:
                 bars.advance(task, n_done)
                 if note:
                     bars.update(task, note=note)
-                self._stop_if_asked()
+                self.stop_if_asked()
 
             yield advance
 
@@ -116,7 +117,7 @@ class TerminalProgress:
             before, done = done, done + n_done
             if done * 10 // total > before * 10 // total:
                 self.say(f"{title}: {done:,} of {total:,} {unit}{', ' + last_note if last_note else ''}")
-            self._stop_if_asked()
+            self.stop_if_asked()
 
         return advance
 

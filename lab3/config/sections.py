@@ -86,7 +86,7 @@ class SweepSection(Section):
     """Which K, and how."""
 
     schedule: str | list[int] = "0:C:1"  # start:stop:step with C channels, or a list of K
-    feature_maps_k: list[int] = []  # K whose mean feature maps are drawn too
+    feature_maps_k: list[int] = []  # K whose mean feature maps and confusion matrix are drawn too, as at K = 0
     shortcut: Literal["none", "unchanged", "margins"] = (
         "margins"  # which images need not be run at every K; see engine.py
     )

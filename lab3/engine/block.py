@@ -41,9 +41,8 @@ class Block:
         gone_ku = np.pad(gone_ku, ((0, 0), (0, n_filled - len(units)))).astype(np.float32)
         self._gone_ku, self._gone_rows = to_tensor(gone_ku), [to_tensor(row[np.newaxis]) for row in gone_ku]
         is_pruned_u = np.isin(np.arange(split.n_units) % split.n_channels, list(base))
-        own, pruned, *carried = (
-            to_tensor(fill_block(f, image_size) if len(f) == self.n else f) for f in (own, pruned, *carried)
-        )
+        own, *carried = (to_tensor(fill_block(each, image_size)) for each in (own, *carried))
+        pruned = to_tensor(fill_block(pruned, image_size) if split.pruned_varies else pruned)
         self._state = [*split.start(own, pruned, to_tensor(is_pruned_u), self._units), *carried]
 
     def changed(self, before_p: np.ndarray, after_p: np.ndarray, rows: np.ndarray) -> np.ndarray:

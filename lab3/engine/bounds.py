@@ -37,7 +37,9 @@ class Bounds:
     def allowed(self, low_p: np.ndarray, high_p: np.ndarray, low_pl: np.ndarray, high_pl: np.ndarray) -> np.ndarray:
         """How far a difference of two scores can be from the line anywhere between, `(P,)`."""
         scale_p = _spread(high_pl - low_pl) + self._floor_kk[low_p, high_p]
-        allowed_p: np.ndarray = SAFETY * self._bound_k[high_p - low_p] * scale_p
+        bound_p = self._bound_k[high_p - low_p]
+        # Where no image showed how far scores stray, nothing is known of others.
+        allowed_p: np.ndarray = np.where(bound_p > 0, SAFETY * bound_p * scale_p, np.inf)
         return allowed_p
 
 

@@ -12,7 +12,8 @@ class SweepPoint:
     `top5_correct`: images whose label is among the 5 best classes. `class_correct`: correct images of each class.
     `n_changed`: images whose predicted class is not that of K = 0. `n_tied`: images whose two best scores differ by no
     more than rounding, so that their class may be another one elsewhere. `n_run`: images whose scores were computed;
-    those of the others were known without (see the package).
+    those of the others were known without (see the package). `confusion`, where it was asked for: images of each class,
+    by predicted class.
     """
 
     k: int
@@ -25,6 +26,7 @@ class SweepPoint:
     n_changed: int
     n_tied: int
     n_run: int
+    confusion: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def n_pruned(self) -> int:

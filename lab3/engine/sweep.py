@@ -1,6 +1,6 @@
 """The sweep: blocks of K over blocks of images."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from lab3.engine.point import SweepPoint, cross_entropy
 from lab3.engine.tally import Calibration, Tally
 from lab3.rank import PruneStep
 from lab3.split import Split
-from lab3.storage import blocks_of, read_rows
+from lab3.storage import blocks_of
 
 Shortcut = Literal["none", "unchanged", "margins"]
 
@@ -30,14 +30,17 @@ def sweep_points(
     batch_size: int = 2000,
     shortcut: Shortcut = "margins",
     predictions_kn: np.ndarray | None = None,
+    confusion_k: Collection[int] = (),
+    on_block: Callable[[], None] = lambda: None,
 ) -> Iterator[SweepPoint]:
     """The points of `steps` whose K is not in `done`, in their order; nothing is printed or written.
 
     `features` are those of `capture`; `labels_n` int `(N,)`; `batch_size` images are held on the device at a time.
-    `predictions_kn`, uint16 `(len(steps), N)`, is filled with the predicted classes if given. Raises `ModelError` if an
-    output is not finite.
+    `predictions_kn`, uint16 `(len(steps), N)`, is filled with the predicted classes if given; points at K in
+    `confusion_k` have a confusion matrix. `on_block` is called before each block of images and may raise. Raises
+    `ModelError` if an output is not finite.
     """
-    engine = _Engine(split, features, labels_n, steps, batch_size, shortcut)
+    engine = _Engine(split, features, labels_n, steps, batch_size, shortcut, on_block)
     baseline_n: np.ndarray | None = None
     for block in _k_blocks(len(steps)):
         if all(steps[i].k in done for i in block):
@@ -57,11 +60,15 @@ def sweep_points(
             predictions_kn[block.start : block.stop] = tally.predicted_kn
         for number, i in enumerate(block):
             if steps[i].k not in done:
-                yield tally.point(number, steps[i])
+                yield tally.point(number, steps[i], steps[i].k in confusion_k)
 
 
 def channel_losses(
-    split: Split, features: Sequence[np.ndarray], labels_n: np.ndarray, batch_size: int = 2000
+    split: Split,
+    features: Sequence[np.ndarray],
+    labels_n: np.ndarray,
+    batch_size: int = 2000,
+    on_block: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """By how much the mean cross-entropy rises when each channel alone goes, in nats, float64 `(C,)`.
 
@@ -73,7 +80,7 @@ def channel_losses(
         alone = [PruneStep(1, (channel,)) for channel in range(split.n_channels)[channels]]
         steps = [PruneStep(0, ()), *alone]
         sums = np.zeros(len(steps))
-        engine = _Engine(split, features, labels_n, steps, batch_size, "none")
+        engine = _Engine(split, features, labels_n, steps, batch_size, "none", on_block)
         for rows, logits_knl, _ in engine.run(range(len(steps))):
             sums += [cross_entropy(logits_nl, labels_n[rows]).sum() for logits_nl in logits_knl]
         losses_c[channels] = (sums[1:] - sums[0]) / len(labels_n)
@@ -97,7 +104,9 @@ class _Engine:
         steps: Sequence[PruneStep],
         batch_size: int,
         shortcut: Shortcut,
+        on_block: Callable[[], None],
     ) -> None:
+        self._on_block = on_block
         self._split, self._features, self._labels_n, self._steps = split, features, labels_n, steps
         self._n_images, self._batch_size = len(labels_n), min(batch_size, len(labels_n))
         # Where a quarter of the images would be calibration, nothing is gained.
@@ -115,7 +124,8 @@ class _Engine:
         rng = np.random.default_rng(indices.start)
         rows = np.sort(rng.choice(self._n_images, _N_CALIBRATION, replace=False))
         steps = [self._steps[i] for i in indices]
-        logits_knl, _ = Block(self._split, steps, self._features_of(rows), len(rows), self._batch_size).run_changed()
+        features = self._split.read_features(self._features, rows)
+        logits_knl, _ = Block(self._split, steps, features, len(rows), self._batch_size).run_changed()
         return Calibration(rows, logits_knl, Bounds(logits_knl))
 
     def run(
@@ -133,7 +143,6 @@ class _Engine:
                 yield rows, *block.run_changed()
 
     def _block(self, steps: Sequence[PruneStep], rows: slice) -> Block:
-        return Block(self._split, steps, self._features_of(rows), self._batch_size, self._batch_size)
-
-    def _features_of(self, rows: slice | np.ndarray) -> list[np.ndarray]:
-        return [read_rows(each, rows) if len(each) == self._n_images else each for each in self._features]
+        self._on_block()
+        features = self._split.read_features(self._features, rows)
+        return Block(self._split, steps, features, self._batch_size, self._batch_size)

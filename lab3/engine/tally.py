@@ -46,6 +46,8 @@ class Tally:
             self._top5_k[k] += (n_better < 5).sum()
             self._n_tied_k[k] += is_tied(logits_nl).sum()
         if self._calibration is not None:
+            here = (self._calibration.rows >= rows.start) & (self._calibration.rows < rows.stop)
+            self._n_run_k += (~was_run_kn[:, self._calibration.rows[here] - rows.start]).sum(axis=1)
             self._correct_loss(self._calibration, rows, logits_knl)
 
     def _correct_loss(self, calibration: Calibration, rows: slice, logits_knl: np.ndarray) -> None:
@@ -62,12 +64,16 @@ class Tally:
             missed_n = true_n - cross_entropy(logits_nl[numbers - rows.start], self._labels_n[numbers])
             self._loss_k[k] += weight * missed_n.sum()
 
-    def point(self, number: int, step: PruneStep) -> SweepPoint:
+    def point(self, number: int, step: PruneStep, with_confusion: bool = False) -> SweepPoint:
         if not np.isfinite(self._loss_k[number]):
             raise ModelError(
                 f"the model's scores must be finite, got NaN or infinity at K={step.k}; check weights and data.scale"
             )
         predicted_n = self.predicted_kn[number]
+        confusion = None
+        if with_confusion:
+            pairs = np.bincount(self._labels_n * self._n_labels + predicted_n, minlength=self._n_labels**2)
+            confusion = tuple(tuple(row) for row in pairs.reshape(self._n_labels, self._n_labels).tolist())
         right_labels = self._labels_n[predicted_n == self._labels_n]
         return SweepPoint(
             k=step.k,
@@ -80,4 +86,5 @@ class Tally:
             n_changed=int((predicted_n != self._baseline_n).sum()),
             n_tied=int(self._n_tied_k[number]),
             n_run=int(self._n_run_k[number]),
+            confusion=confusion,
         )

@@ -1,6 +1,7 @@
 """Bring W&B up to date with a run's folder."""
 
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from lab3.tracking.wandb_tracker import has_key, row_of_epoch, row_of_point
 from lab3.training import Epoch
 
 _TIMEOUT_S = 20.0
+_N_READS, _PAUSE_S = 10, 2.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ def publish_run(path: Path, *, check: bool = False, progress: Progress) -> Publi
             left = "" if check else f"; a whole offline run is in {run.path / 'wandb'}"
             return published(0, ["not compared"], f"{unreachable}{left}")
         differences = expected.differences(remote)
+        if differences and not check:
+            # What came a moment ago may not be shown yet, and would be sent twice.
+            remote = _read_at_rest(run, remote)
+            differences = expected.differences(remote)
         if not differences:
             return published(0, [], f"up to date, {n_rows} rows")
         if check:
@@ -76,7 +82,7 @@ def publish_run(path: Path, *, check: bool = False, progress: Progress) -> Publi
         else:
             _build(run, run.path, 0, progress)
             sync(run.path)
-        differences = expected.differences(_read(run))
+        differences = _differences_in_time(run, expected)
         sent = f"sent {n_rows - n_there} of {n_rows} rows"
         return published(n_rows - n_there, differences, "; ".join([sent, *differences]))
 
@@ -84,6 +90,27 @@ def publish_run(path: Path, *, check: bool = False, progress: Progress) -> Publi
 def _read(run: RunDir) -> RemoteRun | None:
     tracking = run.read_config().tracking
     return read_remote(tracking.project, tracking.entity, run.run_id, _TIMEOUT_S)
+
+
+def _read_at_rest(run: RunDir, remote: RemoteRun | None) -> RemoteRun | None:
+    """What the server shows when it shows the same twice."""
+    for _ in range(_N_READS):
+        time.sleep(_PAUSE_S)
+        again = _read(run)
+        if (again and again.n_lines) == (remote and remote.n_lines):
+            return again
+        remote = again
+    return remote
+
+
+def _differences_in_time(run: RunDir, expected: "Expected") -> list[str]:
+    """What differs when the server has had time to show what it was sent."""
+    for _ in range(_N_READS):
+        differences = expected.differences(_read(run))
+        if not differences:
+            break
+        time.sleep(_PAUSE_S)
+    return differences
 
 
 def _build(run: RunDir, folder: Path, n_rows_there: int, progress: Progress) -> None:
@@ -131,7 +158,9 @@ class Expected:
         """Nothing that is kept."""
 
     def finish(self, summary: Mapping[str, Any], exit_code: int, *, is_preempted: bool = False) -> str | None:
-        """Expect a summary and a state."""
+        """Expect a summary and a state, and what still waits."""
+        if self._waiting and exit_code == 0:
+            self._expect({}, frozenset(self._waiting))
         self.summary, self.state = summary, "finished" if exit_code == 0 else "failed"
         return None
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from lab3 import outputs
 from lab3.config import Config
+from lab3.engine import SweepPoint
 from lab3.figures import channel_pictures
 from lab3.rank import ChannelStats
 from lab3.rundir import RunDir
@@ -22,6 +23,7 @@ def tell_record(run: RunDir, tracker: Tracker) -> str | None:
         tell_channels(run, config, outputs.read_channels(run), tracker)
     points = outputs.read_points(run) if run.journal_jsonl.exists() else []
     for point in points:
+        tell_confusion(run, point, tracker)
         if point is points[-1]:
             tell_curve(run, tracker)
         tracker.log_point(point)
@@ -29,12 +31,6 @@ def tell_record(run: RunDir, tracker: Tracker) -> str | None:
         return tracker.finish({}, exit_code=1)
     tell_results(run, tracker)
     return tracker.finish(flatten_summary(json.loads(run.summary_json.read_text())), exit_code=0)
-
-
-def count_rows(run: RunDir) -> int:
-    """How many rows of history `tell_record` gives."""
-    n_points = len(outputs.read_points(run)) if run.journal_jsonl.exists() else 0
-    return len(outputs.read_epochs(run)) + n_points
 
 
 def tracker_settings(run: RunDir, config: Config) -> dict[str, Any]:
@@ -91,6 +87,12 @@ def tell_channels(run: RunDir, config: Config, channels: list[ChannelStats], tra
     if config.tracking.log.feature_maps:
         drawn = [f"feature_maps_k{k}" for k in config.sweep.feature_maps_k]
         _tell_figures(run, tracker, "feature_map_0", "feature_maps", *drawn)
+
+
+def tell_confusion(run: RunDir, point: SweepPoint, tracker: Tracker) -> None:
+    """The confusion matrix of a point that has one, with it."""
+    if point.confusion is not None:
+        _tell_figures(run, tracker, f"confusion_k{point.k}")
 
 
 def tell_curve(run: RunDir, tracker: Tracker) -> None:

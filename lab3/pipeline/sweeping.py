@@ -15,7 +15,7 @@ from lab3.data import Dataset
 from lab3.engine import SweepPoint, sweep_points
 from lab3.journal import Journal, open_journal
 from lab3.pipeline.materials import Materials
-from lab3.pipeline.record import tell_channels, tell_curve
+from lab3.pipeline.record import tell_channels, tell_confusion, tell_curve
 from lab3.progress import Advance, Progress
 from lab3.rank import PruneStep, channel_stats, plan_pruning
 from lab3.rundir import RunDir
@@ -23,6 +23,8 @@ from lab3.scores import NEED_FEATURES, score_channels
 from lab3.split import Split, split_model
 from lab3.timing import timed
 from lab3.tracking import Tracker
+
+_MOST_CLASSES_SHOWN = 100
 
 
 def sweep_network(
@@ -55,10 +57,11 @@ def sweep_network(
     }
     with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, header) as journal:
         points = outputs.points_of_rows(journal.rows)
-        teller = _Teller(run, split, points, len(steps), tracker, config.tracking.alert_below)
+        class_names = test.class_names or [str(label) for label in range(split.n_labels)]
+        teller = _Teller(run, split, points, len(steps), tracker, class_names, config.tracking.alert_below)
         with progress.bar("sweep", len(steps), "K") as advance:
             advance(len(points), "")
-            _compute(run, split, config, materials, captured, steps, journal, teller, advance)
+            _compute(run, split, config, materials, captured, steps, journal, teller, advance, progress)
     chance = 1 / split.n_labels
     if points[0].k == 0 and points[0].accuracy < 1.5 * chance:
         progress.warn(
@@ -66,7 +69,7 @@ def sweep_network(
             "check data.scale, data.mean, data.std and the order of the classes"
         )
     outputs.write_results(run, points)
-    outputs.write_metrics(run, points, test.class_names or [str(label) for label in range(split.n_labels)])
+    outputs.write_metrics(run, points, class_names)
     outputs.draw_accuracy(run, points, split.layer_name, split.n_channels)
     layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
     settings = {**prune.model_dump(exclude={"layer", "score_on"}), "scored_on": materials.scored_on.source}
@@ -87,10 +90,11 @@ class _Teller:
         points: list[SweepPoint],
         n_steps: int,
         tracker: Tracker,
+        class_names: Sequence[str],
         alert_below: float | None,
     ) -> None:
         self._run, self._split, self.points, self._n_steps, self._tracker = run, split, points, n_steps, tracker
-        self._alert_below = alert_below
+        self._class_names, self._alert_below = class_names, alert_below
         self._n_told = 0
         for point in points:
             self._tell(point)
@@ -104,6 +108,9 @@ class _Teller:
 
     def _tell(self, point: SweepPoint) -> None:
         self._n_told += 1
+        if point.confusion is not None:
+            outputs.draw_confusion(self._run, point, self._class_names)
+            tell_confusion(self._run, point, self._tracker)
         if self._n_told == self._n_steps:
             outputs.draw_accuracy(self._run, self.points, self._split.layer_name, self._split.n_channels)
             tell_curve(self._run, self._tracker)
@@ -120,6 +127,7 @@ def _compute(
     journal: Journal,
     teller: _Teller,
     advance: Advance,
+    progress: Progress,
 ) -> None:
     done = {point.k for point in teller.points}
     labels_n = materials.test.labels_n
@@ -135,6 +143,8 @@ def _compute(
         batch_size=config.sweep.batch_size,
         shortcut=config.sweep.shortcut,
         predictions_kn=predictions_kn,
+        on_block=progress.stop_if_asked,
+        confusion_k={0, *config.sweep.feature_maps_k} if split.n_labels <= _MOST_CLASSES_SHOWN else (),
     ):
         if point.k in done:
             continue
@@ -170,6 +180,7 @@ def _rank(
             scored.labels_n,
             seed=config.seed,
             batch_size=config.sweep.batch_size,
+            on_block=progress.stop_if_asked,
         )
         outputs.write_capture(run, captured.mean_map_hwc, scores)
     mean_map_hwc, scores = outputs.read_capture(run)
@@ -193,7 +204,8 @@ def _capture(
         del captures[other]
 
     def key_of(layer_index: int) -> tuple[Any, ...]:
-        return (layer_index, config.prune.measured, config.prune.bias, dataset.sha256, keep_features)
+        # One file can hold both splits, so its hash does not tell them apart.
+        return (layer_index, config.prune.measured, config.prune.bias, dataset is materials.test, keep_features)
 
     if key_of(split.layer_index) not in captures:
         splits = [split, *(_split(materials, config, index) for index in following)]

@@ -108,6 +108,7 @@ def _channel_panels(wr: Any) -> list[Any]:
     return [
         wr.MediaBrowser(title="mean feature maps", media_keys=["feature_maps", "feature_map_0"]),
         wr.MediaBrowser(title="accuracy curve", media_keys=["accuracy_curve"]),
+        wr.MediaBrowser(title="confusion matrix", media_keys=["confusion_k0"]),
         wr.WeavePanelSummaryTable(table_name="channels"),
     ]
 

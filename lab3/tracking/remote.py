@@ -69,8 +69,10 @@ def read_remote(project: str, entity: str | None, run_id: str, timeout_s: float)
 
 def sync(folder: Path) -> None:
     """Send the offline run below `folder`. Raises `ServerError` if W&B's client says that it failed."""
-    (offline,) = (folder / "wandb").glob("offline-run-*")
-    command = [sys.executable, "-m", "wandb", "sync", str(offline)]
+    found = list((folder / "wandb").glob("offline-run-*"))
+    if len(found) != 1:
+        raise ServerError(f"{folder / 'wandb'} must hold one offline run, got {len(found)}; see the warning above")
+    command = [sys.executable, "-m", "wandb", "sync", str(found[0])]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SYNC_LIMIT_S, check=False)
     except subprocess.TimeoutExpired as error:

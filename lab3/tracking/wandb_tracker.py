@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lab3.engine import SweepPoint
+from lab3.errors import ConfigError
 from lab3.tracking.tracker import UNFINISHED, Asset, ChannelTable, Tracker
 from lab3.training import Epoch
 
@@ -18,7 +19,7 @@ _PREEMPTION_S = 6.0
 # Not "*": W&B would then write a K into the rows of training too.
 SWEEP_METRICS = (
     "n_pruned", "correct", "accuracy", "loss", "top5_accuracy", "n_changed", "channels", "feature_map*",
-    "accuracy_curve",
+    "accuracy_curve", "confusion_k*",
 )  # fmt: skip
 
 
@@ -31,7 +32,14 @@ def has_key() -> bool:
 
     if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
         return True
-    return read_netrc_auth(host=wandb.setup().settings.base_url) is not None
+    try:
+        return read_netrc_auth(host=wandb.setup().settings.base_url) is not None
+    except Exception as error:
+        # A damaged netrc or address gives errors of several libraries; their texts may quote the key.
+        raise ConfigError(
+            f"W&B's settings cannot be read ({type(error).__name__}); look at WANDB_BASE_URL and ~/.netrc, "
+            "or use --mode offline"
+        ) from error
 
 
 class WandbTracker:
@@ -66,12 +74,13 @@ class WandbTracker:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self._warn = warn
+        self._warned: set[str] = set()
         self._waiting: dict[str, Any] = {}
         self._run: Any = None
         self._n_told, self._n_rows_there = 0, n_rows_there
         self._start_timeout_s, self._finish_timeout_s = start_timeout_s, finish_timeout_s
         # Staged files otherwise lie in the home folder, and an offline run moved elsewhere loses them.
-        (folder / "wandb").mkdir(exist_ok=True)
+        self._try("make its folder", _GOES_ON, lambda: (folder / "wandb").mkdir(exist_ok=True))
         os.environ["WANDB_DATA_DIR"] = str((folder / "wandb" / "data").absolute())
         self._limits = {"finish_timeout": finish_timeout_s, "finish_timeout_raises": True}
         if not os.environ.get("WANDB_INIT_TIMEOUT"):
@@ -92,10 +101,8 @@ class WandbTracker:
             self._forget_failed_start()
         if self.mode == "offline":
             # Unfinished offline files cannot be resumed; one fresh, complete run takes their place.
-            for earlier in (folder / "wandb").glob("offline-run-*"):
-                shutil.rmtree(earlier)
             settings["resume"] = None
-            self._try("start", _GOES_ON, lambda: self._start(settings))
+            self._try("start", _GOES_ON, lambda: self._start_afresh(folder, settings))
 
     def log_epoch(self, epoch: Epoch) -> None:
         """One history row `epoch, train/...`."""
@@ -152,6 +159,9 @@ class WandbTracker:
         if self._run is None:
             return None
         run = self._run
+        if self._waiting and exit_code == 0:
+            # As the curves of a run that only trains.
+            self._log(dict(self._waiting))
 
         def end() -> None:
             run.summary.update(dict(summary))
@@ -166,6 +176,11 @@ class WandbTracker:
         if self.mode == "online":
             return f"W&B: {run.url}"
         return f"W&B offline run: {Path(run.dir).parent} (send it with `lab3 publish`)"
+
+    def _start_afresh(self, folder: Path, settings: dict[str, Any]) -> None:
+        for earlier in (folder / "wandb").glob("offline-run-*"):
+            shutil.rmtree(earlier)
+        self._start(settings)
 
     def _start(self, settings: dict[str, Any]) -> None:
         import wandb
@@ -200,7 +215,9 @@ class WandbTracker:
             action()
         except Exception as error:
             # W&B raises errors of many libraries; none of them may end a sweep whose record is elsewhere.
-            self._warn(f"W&B could not {what} ({type(error).__name__}: {error}); {consequence}")
+            if consequence not in self._warned:
+                self._warn(f"W&B could not {what} ({type(error).__name__}: {error}); {consequence}")
+            self._warned.add(consequence)
             return False
         return True
 
