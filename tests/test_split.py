@@ -309,7 +309,8 @@ def test_every_prediction_equals_the_literal_loop(shortcut: Any) -> None:
         assert point.n_changed == (expected.predictions_n != reference[0].predictions_n).sum()
         five_best = np.argsort(-expected.scores_nl, axis=1)[:, :5]
         assert point.top5_correct == (five_best == labels_n[:, np.newaxis]).any(axis=1).sum()
-        assert point.n_tied == is_tied(expected.scores_nl).sum()
+        # What is as close as rounding may be called so by one backend's rounding and not by another's.
+        assert abs(point.n_tied - is_tied(expected.scores_nl).sum()) <= 1
         assert point.loss == pytest.approx(expected.loss, rel=1e-5, abs=1e-3 if shortcut == "margins" else 0)
     share_run = sum(point.n_run for point in points) / (96 * 1500)
     assert share_run == 1 if shortcut == "none" else share_run < (0.9 if shortcut == "margins" else 1)
