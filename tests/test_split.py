@@ -311,7 +311,9 @@ def test_every_prediction_equals_the_literal_loop(shortcut: Any) -> None:
         assert point.top5_correct == (five_best == labels_n[:, np.newaxis]).any(axis=1).sum()
         # What is as close as rounding may be called so by one backend's rounding and not by another's.
         assert abs(point.n_tied - is_tied(expected.scores_nl).sum()) <= 1
-        assert point.loss == pytest.approx(expected.loss, rel=1e-5, abs=1e-3 if shortcut == "margins" else 0)
+        # With lines it is an estimate.
+        rel, absolute = (0.005, 1e-3) if shortcut == "margins" else (1e-5, 0)
+        assert point.loss == pytest.approx(expected.loss, rel=rel, abs=absolute)
     share_run = sum(point.n_run for point in points) / (96 * 1500)
     assert share_run == 1 if shortcut == "none" else share_run < (0.9 if shortcut == "margins" else 1)
 
