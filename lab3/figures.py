@@ -83,7 +83,9 @@ def plot_confusion(confusion_ll: np.ndarray, class_names: Sequence[str], title: 
                 text = f"{confusion_ll[row, column]:,}"
                 axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     step = math.ceil(n_labels / 40)
-    axes.set_xticks(range(0, n_labels, step), class_names[::step], rotation=90 if n_labels > 10 else 45, ha="right")
+    axes.set_xticks(range(0, n_labels, step), class_names[::step])
+    if max(map(len, class_names)) > 3:
+        axes.tick_params("x", rotation=90)
     axes.set_yticks(range(0, n_labels, step), class_names[::step])
     axes.set_xlabel("predicted class")
     axes.set_ylabel("class")

@@ -309,13 +309,14 @@ def test_every_prediction_equals_the_literal_loop(shortcut: Any) -> None:
         assert point.n_changed == (expected.predictions_n != reference[0].predictions_n).sum()
         five_best = np.argsort(-expected.scores_nl, axis=1)[:, :5]
         assert point.top5_correct == (five_best == labels_n[:, np.newaxis]).any(axis=1).sum()
-        # What is as close as rounding may be called so by one backend's rounding and not by another's.
-        assert abs(point.n_tied - is_tied(expected.scores_nl).sum()) <= 1
+        # An image can stand at the very tolerance, on either side of it by rounding.
+        n_surely, n_perhaps = (is_tied(expected.scores_nl, tolerance).sum() for tolerance in (0.5e-5, 2e-5))
+        assert n_surely <= point.n_tied <= n_perhaps
         # With lines it is an estimate.
         rel, absolute = (0.005, 1e-3) if shortcut == "margins" else (1e-5, 0)
         assert point.loss == pytest.approx(expected.loss, rel=rel, abs=absolute)
     share_run = sum(point.n_run for point in points) / (96 * 1500)
-    assert share_run == 1 if shortcut == "none" else share_run < (0.9 if shortcut == "margins" else 1)
+    assert share_run == 1 if shortcut == "none" else share_run < (0.83 if shortcut == "margins" else 1)
 
 
 def test_a_bound_that_does_not_hold_has_the_block_run_without_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from lab3.errors import Lab3Error, ServerError
 def publish_command(runs: tuple[Path, ...], check: bool) -> None:
     """Bring Weights & Biases up to date with run folders, whatever it has of them.
 
-    What the server lacks is sent, then what it shows is compared with the folder: rows, table, pictures, artifacts,
-    summary and state. A second time changes nothing. RUN can be a folder of several runs. Without a server a whole
-    offline run is left in the folder. Ends with 75 where W&B is not up to date afterwards.
+    What the server lacks is sent, then what it shows is compared with the folder: rows, artifacts, summary and state.
+    A second time changes nothing. RUN can be a folder of several runs. Without a server a whole offline run is left in
+    the folder. Ends with 75 where W&B is not up to date afterwards.
 
     \b
     Examples:

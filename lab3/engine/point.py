@@ -39,10 +39,10 @@ class SweepPoint:
         return self.correct / self.total
 
 
-def is_tied(logits_nl: np.ndarray) -> np.ndarray:
-    """True where the two best scores differ by at most 1e-5 of the largest, what float32 sums err by, `(N,)`."""
+def is_tied(logits_nl: np.ndarray, tolerance: float = 1e-5) -> np.ndarray:
+    """True where the two best scores differ by at most `tolerance` of the largest, as float32 sums err, `(N,)`."""
     two_best = np.partition(logits_nl, -2, axis=1)[:, -2:]
-    tied_n: np.ndarray = two_best[:, 1] - two_best[:, 0] <= 1e-5 * np.abs(logits_nl).max(axis=1)
+    tied_n: np.ndarray = two_best[:, 1] - two_best[:, 0] <= tolerance * np.abs(logits_nl).max(axis=1)
     return tied_n
 
 

@@ -46,18 +46,19 @@ class Tally:
             self._top5_k[k] += (n_better < 5).sum()
             self._n_tied_k[k] += is_tied(logits_nl).sum()
         if self._calibration is not None:
-            here = (self._calibration.rows >= rows.start) & (self._calibration.rows < rows.stop)
-            self._n_run_k += (~was_run_kn[:, self._calibration.rows[here] - rows.start]).sum(axis=1)
-            self._correct_loss(self._calibration, rows, logits_knl)
+            self._add_calibration(self._calibration, rows, logits_knl, was_run_kn)
 
-    def _correct_loss(self, calibration: Calibration, rows: slice, logits_knl: np.ndarray) -> None:
-        """Add what scores read off lines miss, as estimated by the images that were run at every K.
+    def _add_calibration(
+        self, calibration: Calibration, rows: slice, logits_knl: np.ndarray, was_run_kn: np.ndarray
+    ) -> None:
+        """Count the runs of calibration, and add what scores read off lines miss of the loss, as these tell.
 
         These are drawn at random, so the corrected sum is unbiased: the difference estimator of survey sampling
         (Särndal, Swensson and Wretman, Model Assisted Survey Sampling, 1992, section 6.3).
         """
         here = (calibration.rows >= rows.start) & (calibration.rows < rows.stop)
         numbers = calibration.rows[here]
+        self._n_run_k += (~was_run_kn[:, numbers - rows.start]).sum(axis=1)
         weight = len(self._labels_n) / len(calibration.rows)
         for k, logits_nl in enumerate(logits_knl):
             true_n = cross_entropy(calibration.logits_knl[k, here], self._labels_n[numbers])

@@ -48,7 +48,7 @@ def publish_run(path: Path, *, check: bool = False, progress: Progress) -> Publi
             return Published(run.run_id, n_rows, n_sent, differences, message)
 
         prepare_client(run.path)
-        remote, unreachable = None, "no W&B key is configured"
+        remote, unreachable = None, "no W&B key is configured: set WANDB_API_KEY or call `wandb login`"
         if has_key():
             try:
                 remote, unreachable = _read(run), ""
