@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lab3.engine import SweepPoint
+from lab3.files import replacing
 from lab3.training import Epoch, best_epoch
 
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
@@ -197,11 +198,10 @@ def channel_pictures(maps_hwc: np.ndarray, side: int = 64) -> list[np.ndarray]:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write `figure` as PNG in one step."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    # Without a fixed Software entry the bytes differ from version to version.
-    figure.savefig(temporary, format="png", dpi=120, metadata={"Software": "lab3"})
-    temporary.replace(path)
+    """Write `figure` as PNG in one durable step."""
+    with replacing(path) as temporary:
+        # Without a fixed Software entry the bytes differ from version to version.
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": "lab3"})
 
 
 def _new_figure(width: float, height: float) -> Any:

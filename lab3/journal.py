@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lab3.errors import RunStateError
+from lab3.files import fsync_folder
 
 Row = dict[str, Any]
 
@@ -56,15 +57,6 @@ def read_journal(path: Path) -> list[Row]:
     """The points in the journal at `path` in the order they were written, header and torn last line left out."""
     rows, _ = _parse(path.read_bytes(), path)
     return rows[1:]
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make new names in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def encode_row(row: Mapping[str, Any]) -> bytes:

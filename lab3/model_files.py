@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from lab3.errors import ConfigError, Lab3Error, ModelError
+from lab3.files import replacing
 from lab3.graph import list_layers
 from lab3.layers import find_layer
 
@@ -64,17 +65,16 @@ def check_weights(model: Any, source: str) -> None:
 
 
 def save_model(model: Any, path: Path) -> None:
-    """Write `model` to `path` (`.h5` or `.keras`) in one step."""
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    """Write `model` to `path` (`.h5` or `.keras`) in one durable step."""
     # Keras calls .h5 a legacy format at every save; here it is the user's choice.
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        model.save(temporary)
+        with replacing(path) as temporary:
+            model.save(temporary)
     finally:
         log.setLevel(level)
-    temporary.replace(path)
 
 
 def describe_layers(model: Any, layer: str | int | None = None) -> list[LayerInfo]:

@@ -22,9 +22,10 @@ from lab3.figures import (
     plot_learning_curves,
     save_figure,
 )
+from lab3.files import write_atomically
 from lab3.journal import Row, read_journal
 from lab3.rank import ChannelStats, PruneStep
-from lab3.rundir import RunDir, write_atomically
+from lab3.rundir import RunDir
 from lab3.scores import Scores
 from lab3.training import Epoch
 

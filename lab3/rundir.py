@@ -15,7 +15,7 @@ from typing import Any
 
 from lab3.config import Config, dump_config, load_config
 from lab3.errors import ConfigError, RunLockedError, RunStateError
-from lab3.journal import fsync_folder
+from lab3.files import write_atomically
 
 
 class RunDir:
@@ -29,6 +29,7 @@ class RunDir:
         self.journal_jsonl = path / "journal.jsonl"
         self.capture_npz = path / "capture.npz"
         self.epochs_csv = path / "epochs.csv"
+        self.checkpoints = path / "checkpoints"
         self.results_csv = path / "results.csv"
         self.predictions_npz = path / "predictions.npz"
         self.metrics_csv = path / "metrics.csv"
@@ -137,18 +138,3 @@ def runs_in(path: Path) -> list[Path]:
     if (path / "manifest.json").exists():
         return [path]
     return sorted(each.parent for each in path.glob("*/manifest.json")) or [path]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers and crashes see the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_folder(path.parent)

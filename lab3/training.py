@@ -1,12 +1,13 @@
 """Train a network: augmentation, a held-out validation split, the best epoch kept."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lab3.checkpoints import Checkpoints
 from lab3.data import split_validation
 from lab3.split import ends_in_softmax
 
@@ -44,6 +45,8 @@ def train_model(
     patience: int | None,
     augmentation: Augmentation,
     seed: int,
+    checkpoints: Checkpoints,
+    history: Sequence[Epoch] = (),
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_batch: Callable[[int], None] = lambda n_batches: None,
 ) -> list[Epoch]:
@@ -51,7 +54,8 @@ def train_model(
 
     `images_nhwc`: float32, preprocessed. With a validation split, the weights of the epoch with the best validation
     accuracy are kept, and training stops after `patience` epochs without a better one; without it, the last epoch's are
-    kept.
+    kept. The state after an epoch is in `checkpoints` before `on_epoch` is told of it; training that was stopped goes
+    on behind `history`, the epochs it told, and ends with the weights that it would have had.
     """
     import keras
 
@@ -62,32 +66,44 @@ def train_model(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model)),
         metrics=["accuracy"],
     )
-    history: list[Epoch] = []
+    epochs_done = list(history)
 
     def end_epoch(epoch: int, logs: dict[str, float]) -> None:
-        history.append(Epoch(epoch + 1, logs["loss"], logs["accuracy"], logs.get("val_loss"), logs.get("val_accuracy")))
-        on_epoch(history[-1])
+        found = Epoch(epoch + 1, logs["loss"], logs["accuracy"], logs.get("val_loss"), logs.get("val_accuracy"))
+        checkpoints.save(augmented, found.epoch)
+        epochs_done.append(found)
+        on_epoch(found)
+        checkpoints.keep({found.epoch, best_epoch(epochs_done).epoch})
+        augmented.stop_training = _is_over(epochs_done, epochs, patience)
 
-    callbacks: list[Any] = [
-        keras.callbacks.LambdaCallback(on_epoch_end=end_epoch, on_train_batch_end=lambda batch, logs: on_batch(1))
-    ]
-    if len(validation_rows):
-        callbacks.append(
-            keras.callbacks.EarlyStopping(
-                "val_accuracy", mode="max", patience=patience or epochs, restore_best_weights=True
-            )
-        )
+    if epochs_done:
+        checkpoints.load(augmented, epochs_done[-1].epoch)
     validation = (images_nhwc[validation_rows], labels_n[validation_rows]) if len(validation_rows) else None
-    augmented.fit(
-        _batches(images_nhwc, labels_n, train_rows, batch_size, seed),
-        steps_per_epoch=-(-len(train_rows) // batch_size),
-        epochs=epochs,
-        shuffle=False,
-        validation_data=validation,
-        callbacks=callbacks,
-        verbose=0,
-    )
-    return history
+    if not _is_over(epochs_done, epochs, patience):
+        augmented.fit(
+            _batches(images_nhwc, labels_n, train_rows, batch_size, seed, first_epoch=len(epochs_done)),
+            steps_per_epoch=-(-len(train_rows) // batch_size),
+            initial_epoch=len(epochs_done),
+            epochs=epochs,
+            shuffle=False,
+            validation_data=validation,
+            callbacks=[
+                keras.callbacks.LambdaCallback(
+                    on_epoch_end=end_epoch, on_train_batch_end=lambda batch, logs: on_batch(1)
+                )
+            ],
+            verbose=0,
+        )
+    checkpoints.load(augmented, best_epoch(epochs_done).epoch)
+    return epochs_done
+
+
+def _is_over(history: list[Epoch], epochs: int, patience: int | None) -> bool:
+    """True after all epochs, or after `patience` of them without a better one."""
+    if not history:
+        return False
+    n_worse = history[-1].epoch - best_epoch(history).epoch
+    return len(history) == epochs or (patience is not None and n_worse >= patience)
 
 
 def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
@@ -96,14 +112,14 @@ def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
 
 def _batches(
-    images_nhwc: np.ndarray, labels_n: np.ndarray, rows: np.ndarray, batch_size: int, seed: int
+    images_nhwc: np.ndarray, labels_n: np.ndarray, rows: np.ndarray, batch_size: int, seed: int, first_epoch: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches without end, epoch after epoch, each in an order of its own.
 
     Keras 3.15's own shuffling of arrays repeats one order in every epoch once a global seed is set; the network then
     generalises worse.
     """
-    for epoch in itertools.count():
+    for epoch in itertools.count(first_epoch):
         order = epoch_order(rows, seed, epoch)
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]

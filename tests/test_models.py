@@ -12,8 +12,9 @@ import tensorflow as tf
 from click.testing import Result
 
 from lab3.architectures import build_model
+from lab3.checkpoints import Checkpoints
 from lab3.data import load_dataset
-from lab3.errors import ModelError
+from lab3.errors import ModelError, RunStateError
 from lab3.model_files import describe_layers, load_model, save_model
 from lab3.training import Augmentation, Epoch, best_epoch, epoch_order, train_model
 from tests.conftest import shared_file
@@ -61,7 +62,7 @@ def test_simplecnn_starts_as_pytorch_does() -> None:
         assert kernel.std() == pytest.approx(bound / np.sqrt(3), rel=0.1)
 
 
-def test_training_keeps_the_best_epoch_and_repeats_with_the_seed() -> None:
+def test_training_keeps_the_best_epoch_and_repeats_with_the_seed(tmp_path: Path) -> None:
     digits = load_dataset("digits", "train")
     images_nhwc = (digits.images_nhwc[:300] / 16).astype(np.float32)
     labels_n = digits.labels_n[:300]
@@ -72,6 +73,7 @@ def test_training_keeps_the_best_epoch_and_repeats_with_the_seed() -> None:
         history = train_model(
             model, images_nhwc, labels_n, epochs=6, batch_size=32, learning_rate=0.005, validation_fraction=0.2,
             patience=None, augmentation=Augmentation(True, 0.1, 0.1, 0.1), seed=seed,
+            checkpoints=Checkpoints(tmp_path / "c"),
         )  # fmt: skip
         return model, history
 
@@ -91,7 +93,7 @@ def test_training_keeps_the_best_epoch_and_repeats_with_the_seed() -> None:
     assert len(model.layers) == 9, "augmentation stays outside the model"
 
 
-def test_every_epoch_is_trained_in_an_order_of_its_own() -> None:
+def test_every_epoch_is_trained_in_an_order_of_its_own(tmp_path: Path) -> None:
     class Recorder(keras.layers.Layer):
         def call(self, x: Any, training: bool = False) -> Any:
             return tf.ensure_shape(tf.py_function(self.record, [x], tf.float32), x.shape) if training else x
@@ -107,16 +109,19 @@ def test_every_epoch_is_trained_in_an_order_of_its_own() -> None:
     keras.utils.set_random_seed(0)
     train_model(
         model, images_nhwc, np.arange(17) % 2, epochs=3, batch_size=5, learning_rate=0.1, validation_fraction=0.0,
-        patience=None, augmentation=Augmentation(), seed=7,
+        patience=None, augmentation=Augmentation(), seed=7, checkpoints=Checkpoints(tmp_path / "c"),
     )  # fmt: skip
     orders = [epoch_order(np.arange(17), 7, epoch).tolist() for epoch in range(3)]
     assert [seen[start : start + 17] for start in (0, 17, 34)] == orders
     assert orders[0] != orders[1] != orders[2] and sorted(orders[1]) == list(range(17))
 
 
-def test_training_stops_early_and_without_validation_keeps_the_last_epoch(rng: np.random.Generator) -> None:
+def test_training_stops_early_and_without_validation_keeps_the_last_epoch(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
     images_nhwc, labels_n = rng.normal(size=(40, 8, 8, 1)).astype(np.float32), np.arange(40) % 10
     settings: dict[str, Any] = {"batch_size": 20, "augmentation": Augmentation(), "seed": 0}
+    settings["checkpoints"] = Checkpoints(tmp_path / "c")
     # Nothing is learnt at this rate, so no later epoch is better than the first.
     history = train_model(
         build_model("digits_cnn"), images_nhwc, labels_n, epochs=9, learning_rate=1e-30, validation_fraction=0.25,
@@ -128,6 +133,54 @@ def test_training_stops_early_and_without_validation_keeps_the_last_epoch(rng: n
         patience=None, **settings,
     )  # fmt: skip
     assert best_epoch(last) is last[-1] and last[-1].val_accuracy is None
+
+
+@pytest.mark.parametrize("n_done", [1, 3, 4])
+def test_training_that_was_stopped_ends_with_the_same_weights(n_done: int, tmp_path: Path) -> None:
+    digits = load_dataset("digits", "train")
+    images_nhwc = (digits.images_nhwc[:200] / 16).astype(np.float32)
+
+    class Killed(Exception):
+        pass
+
+    def stop(epoch: Epoch) -> None:
+        told.append(epoch)
+        if epoch.epoch == n_done:
+            raise Killed
+
+    def train(folder: str, history: list[Epoch], **more: Any) -> tuple[list[np.ndarray], list[Epoch]]:
+        keras.utils.set_random_seed(0)
+        layers = keras.layers
+        model = keras.Sequential(
+            [keras.Input((8, 8, 1)), layers.Dropout(0.2), layers.Flatten(), layers.Dense(10, activation="softmax")]
+        )
+        found = train_model(
+            model, images_nhwc, digits.labels_n[:200], epochs=4, batch_size=32, learning_rate=0.005,
+            validation_fraction=0.2, patience=None, augmentation=Augmentation(True, 0.1, 0.1, 0.1), seed=0,
+            checkpoints=Checkpoints(tmp_path / folder), history=history, **more,
+        )  # fmt: skip
+        return model.get_weights(), found
+
+    whole_weights, whole = train("whole", [])
+    told: list[Epoch] = []
+    with pytest.raises(Killed):
+        train("stopped", [], on_epoch=stop)
+    weights, history = train("stopped", told)
+    assert history == whole
+    for one, other in zip(whole_weights, weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(list((tmp_path / "whole").iterdir())) <= 2
+
+
+def test_a_damaged_checkpoint_is_a_clear_error(tmp_path: Path) -> None:
+    model = build_model("digits_cnn")
+    model.compile()
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(model, 1)
+    (path,) = (tmp_path / "c").iterdir()
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(RunStateError, match=r"epoch-0001.npz cannot be read .*; start a new run instead"):
+        checkpoints.load(model, 1)
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])

@@ -84,8 +84,7 @@ def _work(
     manifest = run.read_manifest()
     elapsed: dict[str, float] = {}
     with _tracked(run, config, mode, progress, is_resumed=is_resumed) as (tracker, summary):
-        if materials.model_path is not None:
-            tell_training(run, tracker)
+        tell_training(run, tracker)
         if materials.model_path is None:
             with timed(elapsed, "train_s"):
                 materials = train_network(run, config, materials, tracker, progress)

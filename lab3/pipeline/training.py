@@ -5,6 +5,7 @@ from typing import Any
 
 from lab3 import outputs
 from lab3.backend import compile_function, map_blocks
+from lab3.checkpoints import Checkpoints
 from lab3.config import Config
 from lab3.model_files import save_model
 from lab3.pipeline.materials import Materials
@@ -15,21 +16,29 @@ from lab3.training import Augmentation, Epoch, best_epoch, count_batches, train_
 
 
 def train_network(run: RunDir, config: Config, materials: Materials, tracker: Tracker, progress: Progress) -> Materials:
-    """Train `materials.model`, save it in the run; returns the materials with the saved model's path."""
+    """Train `materials.model`, save it in the run; returns the materials with the saved model's path.
+
+    Training that was stopped goes on behind the last epoch that the run has.
+    """
     assert materials.train is not None
     settings = config.train
     images_nhwc = materials.preprocess(materials.train.images_nhwc)
     n_batches = count_batches(len(images_nhwc), settings.validation_fraction, settings.batch_size)
     progress.say(f"training {config.model.architecture} on {len(images_nhwc):,} images of {materials.train.source}")
+    history = outputs.read_epochs(run)
+    checkpoints = Checkpoints(run.checkpoints)
     with progress.bar("train", settings.epochs * n_batches, "batches") as advance:
+        advance(len(history) * n_batches, "")
 
         def tell(epoch: Epoch) -> None:
+            history.append(epoch)
+            outputs.write_epochs(run, history)
             tracker.log_epoch(epoch)
             shown = epoch.accuracy if epoch.val_accuracy is None else epoch.val_accuracy
             name = "accuracy" if epoch.val_accuracy is None else "validation accuracy"
             advance(0, f"epoch {epoch.epoch}/{settings.epochs}, {name} {shown:.4f}")
 
-        history = train_model(
+        train_model(
             materials.model,
             images_nhwc,
             materials.train.labels_n,
@@ -40,14 +49,16 @@ def train_network(run: RunDir, config: Config, materials: Materials, tracker: Tr
             patience=settings.patience,
             augmentation=Augmentation(**settings.augment.model_dump()),
             seed=config.seed,
+            checkpoints=checkpoints,
+            history=tuple(history),
             on_epoch=tell,
             on_batch=lambda n: advance(n, ""),
         )
     progress.say(f"kept the weights of epoch {best_epoch(history).epoch} of {len(history)}")
-    outputs.write_epochs(run, history)
     tracker.log_figures({"learning_curves": outputs.draw_training(run, history)})
     path = run.path / f"model.{settings.format}"
     save_model(materials.model, path)
+    checkpoints.remove()
     return replace(materials, model_path=path)
 
 

@@ -1,0 +1,43 @@
+"""Files that readers and crashes see as they were or as they are to be, never a part."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path`, with its ending, to write to; what is there at the end takes the place of `path` durably.
+
+    >>> with replacing(Path("summary.json")) as temporary:
+    ...     temporary.write_text("{}")
+    """
+    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    try:
+        yield temporary
+        _fsync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file in one durable step."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make new names in `folder` durable."""
+    _fsync(folder)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
