@@ -127,23 +127,52 @@ def plot_feature_map(map_hw: np.ndarray, title: str) -> Any:
     return figure
 
 
-def plot_feature_maps(
-    maps_hwc: np.ndarray, title: str, pruned_channels: Iterable[int] = (), limits: tuple[float, float] | None = None
-) -> Any:
-    """All channels' mean feature maps `(H, W, C)` in a near-square grid, one grey scale; pruned ones are crossed out.
+def plot_feature_maps(maps_hwc: np.ndarray, title: str, limits: tuple[float, float] | None = None) -> Any:
+    """All channels' mean feature maps `(H, W, C)` in a near-square grid on one grey scale.
 
     `limits`: the values drawn black and white, for grids that are to be compared; `grey_limits(maps_hwc)` by default.
     Returns the matplotlib figure.
     """
-    low, high = limits or grey_limits(maps_hwc)
+    figure = _new_figure(10, 8.45 * _grid_shape(maps_hwc) + 0.4)
+    axes = figure.subplots()
+    picture = _draw_grid(axes, maps_hwc, title, (), limits or grey_limits(maps_hwc))
+    figure.colorbar(picture, ax=axes, label="mean activation", fraction=0.035, pad=0.015, aspect=40)
+    return figure
+
+
+def plot_before_after(
+    before_hwc: np.ndarray,
+    after_hwc: np.ndarray,
+    titles: tuple[str, str],
+    pruned_channels: Sequence[int],
+    limits: tuple[float, float],
+) -> Any:
+    """Two grids as of `plot_feature_maps` side by side on one grey scale, pruned channels crossed out in the second."""
+    figure = _new_figure(18, 8.2 * _grid_shape(before_hwc) + 0.4)
+    left, right = figure.subplots(1, 2)
+    _draw_grid(left, before_hwc, titles[0], (), limits)
+    picture = _draw_grid(right, after_hwc, titles[1], pruned_channels, limits)
+    figure.colorbar(picture, ax=(left, right), label="mean activation", fraction=0.02, pad=0.01, aspect=40)
+    return figure
+
+
+def _grid_shape(maps_hwc: np.ndarray) -> float:
+    """Height of the grid over its width."""
+    n_columns = grid_columns(maps_hwc.shape[2])
+    n_rows = math.ceil(maps_hwc.shape[2] / n_columns)
+    return float(maps_hwc.shape[0] * n_rows / (maps_hwc.shape[1] * n_columns))
+
+
+def _draw_grid(
+    axes: Any, maps_hwc: np.ndarray, title: str, pruned_channels: Iterable[int], limits: tuple[float, float]
+) -> Any:
+    """The grid; returns what a colour bar needs."""
     factor = max(1, 48 // max(maps_hwc.shape[:2]))
     gap = 3 if factor > 1 else 1
     height, width, n_columns = factor * maps_hwc.shape[0], factor * maps_hwc.shape[1], grid_columns(maps_hwc.shape[2])
     tiles = _stitch(maps_hwc.repeat(factor, axis=0).repeat(factor, axis=1), n_columns, gap)
-    figure = _new_figure(10, 8.45 * tiles.shape[0] / tiles.shape[1] + 0.4)
-    axes = figure.subplots()
     axes.set_facecolor("#274b6d")
-    picture = axes.imshow(tiles, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    picture = axes.imshow(tiles, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
     axes.autoscale(False)
     for channel in pruned_channels:
         x, y = channel % n_columns * (width + gap), channel // n_columns * (height + gap)
@@ -157,8 +186,7 @@ def plot_feature_maps(
     axes.tick_params(length=0)
     axes.set_ylabel("first channel of the row")
     axes.set_title(title, fontsize=10)
-    figure.colorbar(picture, ax=axes, label="mean activation", fraction=0.035, pad=0.015, aspect=40)
-    return figure
+    return picture
 
 
 def _stitch(maps_hwc: np.ndarray, n_columns: int, gap: int) -> np.ndarray:

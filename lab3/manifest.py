@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,15 +25,26 @@ def make_manifest(
     model_sha256: str | None,
     test: Dataset,
     train: Dataset | None,
+    artifacts: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The manifest of a run that starts now. `model` is None where it is trained first."""
+    """The manifest of a run that starts now. `model` is None where it is trained first.
+
+    `artifacts`: names of W&B artifacts by the path they were fetched to.
+    """
     return {
         "kind": kind,
         "lab3": lab3.__version__,
         "created_at": now(),
         "seed": seed,
-        "model": {"path": str(model) if model else None, "sha256": model_sha256},
-        "data": {"test": _describe(test), "train": _describe(train) if train is not None else None},
+        "model": {
+            "path": str(model) if model else None,
+            "sha256": model_sha256,
+            "artifact": artifacts.get(str(model)),
+        },
+        "data": {
+            "test": _describe(test, artifacts),
+            "train": _describe(train, artifacts) if train is not None else None,
+        },
         "device": device,
         "versions": {
             "python": platform.python_version(),
@@ -49,8 +61,13 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _describe(dataset: Dataset) -> dict[str, Any]:
-    return {"source": dataset.source, "sha256": dataset.sha256, "n_images": len(dataset)}
+def _describe(dataset: Dataset, artifacts: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "source": dataset.source,
+        "sha256": dataset.sha256,
+        "n_images": len(dataset),
+        "artifact": artifacts.get(dataset.source),
+    }
 
 
 def _git_commit() -> str | None:

@@ -15,6 +15,7 @@ from lab3.errors import RunStateError
 from lab3.figures import (
     grey_limits,
     plot_accuracy,
+    plot_before_after,
     plot_comparison,
     plot_confusion,
     plot_feature_map,
@@ -103,6 +104,20 @@ def read_channels(run: RunDir) -> list[ChannelStats]:
     ]
 
 
+def write_scores(run: RunDir, scores: Mapping[str, np.ndarray]) -> None:
+    """`scores.csv`, a row a channel in the layer's order, a column a criterion; `scores` are `(C,)` each."""
+    rows = zip(*([float(value) for value in column] for column in scores.values()), strict=True)
+    run.write_csv(run.scores_csv, ["channel", *scores], ((channel, *row) for channel, row in enumerate(rows)))
+
+
+def read_scores(run: RunDir) -> dict[str, np.ndarray]:
+    """The scores of `write_scores`."""
+    with run.scores_csv.open(newline="") as file:
+        _, *names = next(reader := csv.reader(file))
+        columns = np.array([[float(value) for value in row[1:]] for row in reader]).T
+    return dict(zip(names, columns, strict=True))
+
+
 def write_results(run: RunDir, points: Sequence[SweepPoint]) -> None:
     """`results.csv`, ascending K; accuracy and loss to 6 decimals."""
     rows = [(p.k, p.n_pruned, p.correct, p.total, f"{p.accuracy:.6f}", f"{p.loss:.6f}") for p in points]
@@ -165,7 +180,7 @@ def draw_training(run: RunDir, history: Sequence[Epoch]) -> Path:
 def draw_feature_maps(
     run: RunDir, layer_name: str, mean_map_hwc: np.ndarray, pruned_output_c: np.ndarray, steps: Sequence[PruneStep]
 ) -> dict[str, Path]:
-    """`feature_map_0`, `feature_maps`, and `feature_maps_k<K>` for each of `steps`, pruned channels crossed out."""
+    """`feature_map_0`, `feature_maps`, and for each of `steps` `feature_maps_k<K>`: before and after, side by side."""
     n_channels = mean_map_hwc.shape[2]
     title = f"mean feature maps of {layer_name}, {n_channels} channels"
     limits = grey_limits(mean_map_hwc)
@@ -178,7 +193,8 @@ def draw_feature_maps(
         pruned_hwc = mean_map_hwc.copy()
         gone = list(step.pruned_channels)
         pruned_hwc[..., gone] = pruned_output_c[gone]
-        figure = plot_feature_maps(pruned_hwc, f"{title}, K={step.k}: {len(gone)} gone", gone, limits)
+        titles = (title, f"K={step.k}: {len(gone)} channels pruned")
+        figure = plot_before_after(mean_map_hwc, pruned_hwc, titles, gone, limits)
         paths[f"feature_maps_k{step.k}"] = _save(run, f"feature_maps_k{step.k}", figure)
     return paths
 
@@ -196,8 +212,13 @@ def draw_confusion(run: RunDir, point: SweepPoint, class_names: Sequence[str]) -
     return _save(run, f"confusion_k{point.k}", plot_confusion(np.array(point.confusion), class_names, title))
 
 
-def summarise(points: Sequence[SweepPoint], layer: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of `summary.json`: what was pruned and how, the baseline, the best and the last point."""
+def summarise(
+    points: Sequence[SweepPoint], layer: Mapping[str, Any], settings: Mapping[str, Any], safe_drop: float
+) -> dict[str, Any]:
+    """The content of `summary.json`: what was pruned and how, the baseline, the best, the last and the safe point.
+
+    Safe is the largest K up to which no accuracy is more than `safe_drop` below the baseline.
+    """
     best = max(points, key=lambda point: (point.correct, point.k))
     baseline = points[0] if points[0].k == 0 else None
     return {
@@ -208,7 +229,15 @@ def summarise(points: Sequence[SweepPoint], layer: Mapping[str, Any], settings: 
         "baseline": _describe(baseline) if baseline else None,
         "best": _describe(best),
         "last": _describe(points[-1]),
+        "safe": {**_describe(_last_safe(points, safe_drop)), "drop": safe_drop} if baseline else None,
     }
+
+
+def _last_safe(points: Sequence[SweepPoint], safe_drop: float) -> SweepPoint:
+    floor = points[0].correct - safe_drop * points[0].total
+    # A product such as 0.07 * 100 is not exact.
+    n_safe = next((number for number, point in enumerate(points) if point.correct < floor - 1e-6), len(points))
+    return points[n_safe - 1]
 
 
 def _describe(point: SweepPoint) -> dict[str, Any]:

@@ -16,8 +16,14 @@ class Progress(Protocol):
     def warn(self, text: str) -> None:
         """One line about something the user may want to change."""
 
+    def is_asked_to_stop(self) -> bool:
+        """True if somebody wants the work to stop."""
+
     def stop_if_asked(self) -> None:
         """Raise `StoppedError` if somebody wants the work to stop; every advance of a bar does so too."""
+
+    def stoppable(self) -> AbstractContextManager[None]:
+        """Work that may be broken off anywhere: `StoppedError` comes out of it as soon as somebody wants it to stop."""
 
     def bar(self, title: str, total: int, unit: str) -> AbstractContextManager[Advance]:
         """A bar; call what it gives with the number of units done since the last call and a short note."""
@@ -32,8 +38,17 @@ class SilentProgress:
     def warn(self, text: str) -> None:
         """Drop the line."""
 
+    def is_asked_to_stop(self) -> bool:
+        """Never."""
+        return False
+
     def stop_if_asked(self) -> None:
         """Go on."""
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Go on."""
+        yield
 
     @contextmanager
     def bar(self, title: str, total: int, unit: str) -> Iterator[Advance]:

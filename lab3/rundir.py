@@ -34,6 +34,7 @@ class RunDir:
         self.predictions_npz = path / "predictions.npz"
         self.metrics_csv = path / "metrics.csv"
         self.channels_csv = path / "channels.csv"
+        self.scores_csv = path / "scores.csv"
         self.summary_json = path / "summary.json"
         self.figures = path / "figures"
 

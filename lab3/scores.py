@@ -37,7 +37,8 @@ def score_channels(
     """The scores of `criterion` on the images of `captured` with `labels_n` int `(N,)`.
 
     `captured` must hold features for the criteria in `NEED_FEATURES`. `on_block` is called before each block of images
-    that the oracle runs. Raises `ModelError` for `batchnorm_scale` where no BatchNormalization follows the layer.
+    that taylor and the oracle run. Raises `ModelError` for `batchnorm_scale` where no BatchNormalization follows the
+    layer.
     """
     below_all_c = np.full(split.n_channels, -np.inf)
     if criterion in OF_MOMENTS:
@@ -53,13 +54,24 @@ def score_channels(
             )
         return Scores(batchnorm_scale(split.batchnorm_scale_c), below_all_c)
     if criterion == "taylor":
-        return Scores(_taylor(split, captured.features, labels_n, batch_size), below_all_c)
+        return Scores(_taylor(split, captured.features, labels_n, batch_size, on_block), below_all_c)
     if criterion == "oracle":
         return Scores(channel_losses(split, captured.features, labels_n, batch_size, on_block), below_all_c)
     return Scores(random_scores(split.n_channels, seed), below_all_c)
 
 
-def _taylor(split: Split, features: Sequence[np.ndarray], labels_n: np.ndarray, batch_size: int) -> np.ndarray:
+def cheap_scores(split: Split, captured: Capture) -> dict[str, np.ndarray]:
+    """Every channel's scores `(C,)` by the criteria that take next to no time once the layer is captured."""
+    scores = {name: of_moments(captured.moments) for name, of_moments in OF_MOMENTS.items()}
+    scores |= {name: OF_KERNEL[name](split.kernel) for name in ("filter_l1", "filter_l2")}
+    if split.batchnorm_scale_c is not None:
+        scores["batchnorm_scale"] = batchnorm_scale(split.batchnorm_scale_c)
+    return scores
+
+
+def _taylor(
+    split: Split, features: Sequence[np.ndarray], labels_n: np.ndarray, batch_size: int, on_block: Callable[[], None]
+) -> np.ndarray:
     """The mean over images of the absolute first-order change of the loss when a channel is pruned, `(C,)`.
 
     Source: Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, ICLR 2017,
@@ -69,6 +81,7 @@ def _taylor(split: Split, features: Sequence[np.ndarray], labels_n: np.ndarray, 
     size = min(batch_size, n)
     total_c = np.zeros(split.n_channels)
     for rows in blocks_of(n, size):
+        on_block()
         own, pruned, *carried = split.read_features(features, rows)
         filled = (fill_block(each, size) for each in (own, *carried, labels_n[rows]))
         own_block, *others = (to_tensor(each) for each in filled)

@@ -75,6 +75,14 @@ def test_sweep_of_a_model_file_writes_the_run_known_on_paper(
     ]
     summary = json.loads((run / "summary.json").read_text())
     assert summary["baseline"] == {"k": 0, "n_pruned": 0, "correct": 4, "accuracy": 1.0}
+    assert summary["safe"] == {"k": 1, "n_pruned": 1, "correct": 4, "accuracy": 1.0, "drop": 0.01}
+    assert (run / "scores.csv").read_text().splitlines() == [
+        "channel,mean_activation,mean_absolute,maximum,standard_deviation,apoz,filter_l1,filter_l2",
+        f"0,1.0,1.0,2.0,{0.5**0.5},0.75,1.0,1.0",
+        "1,2.0,2.0,4.0,2.0,0.5,1.0,1.0",
+        f"2,3.0,3.0,10.0,{16.5**0.5},0.75,1.0,1.0",
+        f"3,4.0,4.0,8.0,{8**0.5},0.75,1.0,1.0",
+    ]
     assert (summary["best"]["k"], summary["layer"], summary["layer_index"], summary["n_channels"]) == (1, "conv", 0, 4)
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["model"]["path"] == str(model) and len(manifest["model"]["sha256"]) == 64
@@ -93,7 +101,7 @@ def test_run_trains_sweeps_and_draws(invoke: Callable[..., Result], tmp_path: Pa
     assert "W&B offline: chosen by --mode" in result.stderr and "training digits_cnn on 1,352 images" in result.stderr
     assert sorted(path.name for path in run.iterdir()) == [
         "capture.npz", "channels.csv", "config.yaml", "epochs.csv", "figures", "journal.jsonl", "manifest.json",
-        "metrics.csv", "model.h5", "results.csv", "summary.json", "wandb",
+        "metrics.csv", "model.h5", "results.csv", "scores.csv", "summary.json", "wandb",
     ]  # fmt: skip
     assert len(read_csv(run / "results.csv")) == 32 and len(read_csv(run / "epochs.csv")) == 2
     pictures = {path.stem: Image.open(path) for path in (run / "figures").iterdir()}

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 
 from lab3.engine import SweepPoint
-from lab3.figures import channel_pictures, grid_columns, plot_accuracy, plot_feature_maps
+from lab3.figures import channel_pictures, grid_columns, plot_accuracy, plot_before_after, plot_feature_maps
 
 
 def point(k: int, gone: int, correct: int) -> SweepPoint:
@@ -27,18 +27,34 @@ def test_one_curve_and_the_baseline_otherwise() -> None:
     assert axes.get_legend() is None and [text.get_text() for text in axes.texts] == ["baseline 0.9000"]
 
 
-def test_the_grid_shows_every_channel_in_its_place_and_crosses_out_the_pruned() -> None:
-    maps_hwc = np.arange(5, dtype=float)[np.newaxis, np.newaxis].repeat(2, 0).repeat(2, 1)
-    axes, _ = plot_feature_maps(maps_hwc, "title", pruned_channels=[1, 4]).axes
+def check_grid(axes: Any, values: list[int]) -> None:
     tiles = np.asarray(axes.get_images()[0].get_array().filled(-1))
-    assert grid_columns(5) == 3
     side = 48 + 3
-    for channel in range(5):
+    for channel, value in enumerate(values):
         row, column = divmod(channel, 3)
         tile = tiles[row * side : row * side + 48, column * side : column * side + 48]
-        assert (tile == channel).all()
+        assert (tile == value).all()
     assert (tiles[:, 48:51] == -1).all()
-    assert len(axes.get_lines()) == 4
+
+
+def test_the_grid_shows_every_channel_in_its_place() -> None:
+    maps_hwc = np.arange(5, dtype=float)[np.newaxis, np.newaxis].repeat(2, 0).repeat(2, 1)
+    axes, _ = plot_feature_maps(maps_hwc, "title").axes
+    assert grid_columns(5) == 3
+    check_grid(axes, [0, 1, 2, 3, 4])
+    assert len(axes.get_lines()) == 0
+
+
+def test_before_and_after_stand_side_by_side_and_the_pruned_are_crossed_out() -> None:
+    before_hwc = np.arange(5, dtype=float)[np.newaxis, np.newaxis].repeat(2, 0).repeat(2, 1)
+    after_hwc = before_hwc.copy()
+    after_hwc[..., [1, 4]] = 0
+    left, right, _ = plot_before_after(before_hwc, after_hwc, ("before", "after"), [1, 4], (0.0, 4.0)).axes
+    check_grid(left, [0, 1, 2, 3, 4])
+    check_grid(right, [0, 0, 2, 3, 0])
+    assert (len(left.get_lines()), len(right.get_lines())) == (0, 4)
+    assert (left.get_title(), right.get_title()) == ("before", "after")
+    assert left.get_images()[0].get_clim() == right.get_images()[0].get_clim() == (0.0, 4.0)
 
 
 def test_channel_pictures_share_one_grey_scale() -> None:

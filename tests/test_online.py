@@ -13,6 +13,8 @@ import pytest
 
 from lab3.journal import read_journal
 from lab3.model_files import save_model
+from lab3.outputs import read_epochs
+from lab3.rundir import RunDir
 from tests.wandb_server import KEY, Fault, WandbServer
 
 C = 24
@@ -89,25 +91,44 @@ class Client:
         process.communicate(timeout=60)
         return process.returncode
 
-    def check_whole(self, summary: bool = True) -> None:
-        """The server holds every K once and in order, the table, pictures, artifacts, summary and state."""
-        assert [row["k"] for row in read_journal(self.run / "journal.jsonl")] == list(range(C))
+    def sync(self) -> None:
+        """As a user does who does not know better."""
+        offline = sorted((self.run / "wandb").glob("offline-run-*"))[-1]
+        environment = {**os.environ, **self.server.environment}
+        wandb = Path(sys.executable).with_name("wandb")
+        subprocess.run([wandb, "sync", str(offline)], env=environment, check=True, capture_output=True, timeout=120)
+
+    def check_whole(self) -> None:
+        """The server holds every epoch and K once and in order, tables, pictures, artifacts, summary and state."""
+        recorded = read_journal(self.run / "journal.jsonl")
+        n_channels = len(read_journal(self.run / "journal.jsonl"))
+        assert [row["k"] for row in recorded] == list(range(n_channels))
         found = self.server.runs["r"]
-        assert [row["K"] for row in found.history] == list(range(C))
-        assert [row["_step"] for row in found.history] == list(range(C))
-        recorded = [(row["correct"], row["n_changed"]) for row in read_journal(self.run / "journal.jsonl")]
-        assert [(row["correct"], row["n_changed"]) for row in found.history] == recorded
-        assert found.history[0]["channels"]["nrows"] == C
-        assert found.history[0]["feature_maps"]["_type"] == "image-file"
-        assert found.history[-1]["accuracy_curve"]["_type"] == "image-file"
-        for row, name in ((0, "channels"), (0, "feature_maps"), (-1, "accuracy_curve")):
-            assert found.history[row][name]["path"] in found.files, name
+        epochs = read_epochs(RunDir(self.run))
+        assert [row["_step"] for row in found.history] == list(range(len(epochs) + n_channels))
+        trained, swept = found.history[: len(epochs)], found.history[len(epochs) :]
+        assert [(row["epoch"], row["train/loss"]) for row in trained] == [(each.epoch, each.loss) for each in epochs]
+        for name, name_there in (("k", "K"), ("correct", "correct"), ("n_changed", "n_changed"), ("loss", "loss")):
+            assert [row[name_there] for row in swept] == [row[name] for row in recorded], name
+        assert swept[0]["channels"]["nrows"] == swept[-1]["channels"]["nrows"] == n_channels
+        assert swept[-1]["channels"]["ncols"] == swept[0]["channels"]["ncols"] + 1
+        assert swept[-1]["accuracy_chart_table"]["nrows"] == n_channels
+        media = {name: value for row in swept for name, value in row.items() if isinstance(value, dict)}
+        named = {"channels", "feature_map_0", "feature_maps", "confusion_k0", "accuracy_curve", "accuracy_chart_table"}
+        assert set(media) == named | ({"learning_curves"} if epochs else set())
+        assert {value["_type"] for value in media.values()} == {"image-file", "table-file"}
+        for row in swept:
+            assert all(value["path"] in found.files for value in row.values() if isinstance(value, dict))
         artifacts = [self.server.artifacts[each] for _, each in found.artifacts]
         assert {each.state for each in artifacts} == {"COMMITTED"}
-        assert {each.type for each in artifacts} >= {"dataset", "model", "results"}
+        assert {each.type for each in artifacts} == {"dataset", "model", "results", "run_table"}
         (results,) = [each for each in artifacts if each.type == "results"]
         assert results.files["results.csv"] == (self.run / "results.csv").read_bytes()
-        assert found.summary["baseline/correct"] == 200 and found.summary["best/accuracy"] == 1
+        assert found.summary["baseline/correct"] == recorded[0]["correct"]
+        assert found.summary["best/accuracy"] == max(row["correct"] / row["total"] for row in recorded)
+        safe = found.summary["safe/K"]
+        floor = recorded[0]["correct"] - 0.01 * recorded[0]["total"]
+        assert [row["correct"] >= floor for row in recorded[: safe + 2]] == [True] * (safe + 1) + [False]
         assert found.state == "finished"
         assert found.config["prune"]["value"]["criterion"] == "mean_activation"
 
@@ -140,6 +161,69 @@ def test_an_offline_run_moved_elsewhere_is_published_once(client: Client, server
     client.check_whole()
     assert client.do("publish", moved) == f"r: up to date, {C} rows\n"
     client.check_whole()
+
+
+def test_files_that_were_not_sent_before_a_kill_are_sent_by_publish(client: Client, server: WandbServer) -> None:
+    client.sweep()
+    run = server.runs["r"]
+    lost = [run.history[0][name]["path"] for name in ("channels", "feature_maps")]
+    contents = [run.files.pop(path) for path in lost]
+    checked = client.do("publish", "--check", "runs/r", expect=75)
+    assert checked == f"r: 2 files of pictures or tables are missing, as {sorted(lost)[0]}\n"
+    assert client.do("publish", "runs/r") == f"r: sent 0 of {C} rows\n"
+    assert [run.files[path] for path in lost] == contents
+    client.check_whole()
+
+
+def test_model_and_data_come_from_the_server_and_are_linked(client: Client, server: WandbServer) -> None:
+    for name, type, file in (("net", "model", "m.h5"), ("images", "dataset", "d.npz")):
+        server.add_artifact(name, type, {file: (client.folder / file).read_bytes()})
+    named = ("sweep", "wandb://tester/lab3/net:latest", "--data", "wandb://tester/lab3/images:latest", "--run-id", "r")
+    client.do(*named)
+    fetched = client.folder / "runs" / ".artifacts" / "tester-lab3-net-v0" / "m.h5"
+    assert fetched.read_bytes() == (client.folder / "m.h5").read_bytes()
+    manifest = RunDir(client.run).read_manifest()
+    assert (manifest["model"]["path"], manifest["model"]["artifact"]) == (str(fetched), "tester/lab3/net:v0")
+    assert manifest["data"]["test"]["artifact"] == "tester/lab3/images:v0"
+    used = {server.artifacts[each].name for how, each in server.runs["r"].artifacts if how == "used"}
+    assert used == {"net", "images"}
+    client.check_whole()
+    assert client.do("publish", "runs/r") == f"r: up to date, {C} rows\n"
+    server.runs["r"].artifacts = [link for link in server.runs["r"].artifacts if link[0] != "used"]
+    assert "it is not linked with tester/lab3/images:v0, tester/lab3/net:v0" in client.do(
+        "publish", "--check", "runs/r", expect=75
+    )
+    client.do("publish", "runs/r")
+    client.check_whole()
+    client.do("sweep", "wandb://tester/lab3/other:latest", "--data", "d.npz", expect=75)
+    assert "Error: W&B did not give wandb://tester/lab3/other:latest (" in client.errors
+    client.do("sweep", named[1], "--data", "d.npz", mode="offline", expect=78)
+    assert "needs W&B online, but it is offline" in client.errors and "Traceback" not in client.errors
+
+
+@pytest.mark.online
+def test_three_fragments_each_sent_by_hand_are_one_run(client: Client) -> None:
+    assert client.stop_in_sweep(signal.SIGKILL, *client.sweep_arguments(), mode="offline") == -signal.SIGKILL
+    client.sync()
+    assert client.stop_in_sweep(signal.SIGTERM, "resume", "runs/r", mode="offline", n_points=2) == 75
+    client.sync()
+    client.do("resume", "runs/r", mode="offline")
+    client.sync()
+    client.do("publish", "runs/r")
+    client.check_whole()
+    assert client.do("publish", "runs/r") == f"r: up to date, {C} rows\n"
+
+
+@pytest.mark.online
+def test_rows_that_came_twice_are_rewound(client: Client, server: WandbServer) -> None:
+    assert client.stop_in_sweep(signal.SIGTERM, *client.sweep_arguments()) == 75
+    client.do("resume", "runs/r", mode="offline")
+    client.sync()
+    assert len(server.runs["r"].history) > C
+    client.do("publish", "runs/r")
+    assert "rewinding W&B's" in client.errors
+    client.check_whole()
+    assert client.do("publish", "runs/r") == f"r: up to date, {C} rows\n"
 
 
 @pytest.mark.online

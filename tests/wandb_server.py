@@ -5,6 +5,8 @@ It speaks as much of W&B's protocol as runs, artifacts, workspaces and reports n
 
 import base64
 import gzip
+import hashlib
+import itertools
 import json
 import re
 import threading
@@ -126,6 +128,16 @@ class WandbServer:
             "WANDB_X_FILE_TRANSFER_RETRY_WAIT_MIN_SECONDS": "1",
             "WANDB_X_FILE_TRANSFER_RETRY_WAIT_MAX_SECONDS": "1",
         }
+
+    def add_artifact(self, name: str, type: str, files: dict[str, bytes]) -> None:
+        """As if a run had logged it."""
+        digests = {file: base64.b64encode(hashlib.md5(content).digest()).decode() for file, content in files.items()}
+        contents = {file: {"digest": digests[file], "size": len(content)} for file, content in files.items()}
+        policy = {"storagePolicy": "wandb-storage-policy-v1", "storagePolicyConfig": {"storageLayout": "V2"}}
+        manifest = {"version": 1, **policy, "contents": contents}
+        key = f"artifact-{len(self.artifacts) + 1}"
+        digest = hashlib.md5(name.encode()).hexdigest()
+        self.artifacts[key] = Artifact(key, type, name, digest, ["latest"], {}, "COMMITTED", files, manifest)
 
     def fault_for(self, path: str, operation: str) -> Fault | None:
         with self.lock:
@@ -316,6 +328,34 @@ def _run_files(server: WandbServer, variables: Json, query: str) -> Json:
     return {"createRunFiles": {"runID": name, "uploadHeaders": [], "files": files}}
 
 
+def _files_of_run(server: WandbServer, variables: Json, query: str) -> Json:
+    run = server.runs[variables["name"]]
+    wanted = (variables.get("pattern") or "%").removesuffix("%")
+    nodes = [
+        {
+            "id": name, "name": name, "displayName": name, "sizeBytes": str(len(content)), "mimetype": "", "md5": "",
+            "url": f"{server.url}/storage/run/{run.name}/{name}", "directUrl": "", "updatedAt": "2026-01-01T00:00:00",
+        }
+        for name, content in run.files.items()
+        if name.startswith(wanted)
+    ]  # fmt: skip
+    page = {"edges": [{"cursor": "", "node": node} for node in nodes], "pageInfo": _last_page()}
+    return {"project": {"internalId": "1", "run": {"fileCount": len(run.files), "files": page}}}
+
+
+def _last_page() -> Json:
+    return {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+
+
+def _rewind(server: WandbServer, variables: Json, query: str) -> Json:
+    run = server.runs[variables["runName"]]
+    assert variables["metricName"] == "_step"
+    # Where steps come twice, up to the first that is too high.
+    kept = itertools.takewhile(lambda row: row["_step"] <= variables["metricValue"], run.history)
+    run.history, run.exit_code = list(kept), None
+    return {"rewindRun": {"rewoundRun": _bucket(run)}}
+
+
 def _run_of_api(server: WandbServer, variables: Json, query: str) -> Json:
     run = server.runs.get(variables["name"])
     if run is None:
@@ -346,14 +386,14 @@ def _artifacts_of_run(server: WandbServer, variables: Json, query: str) -> Json:
     how, field = ("used", "inputArtifacts") if "inputArtifacts" in query else ("logged", "outputArtifacts")
     nodes = [_describe_artifact(server.artifacts[artifact]) for link, artifact in run.artifacts if link == how]
     page = {
-        "totalCount": len(nodes), "pageInfo": {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False},
+        "totalCount": len(nodes), "pageInfo": _last_page(),
         "edges": [{"node": node} for node in nodes],
     }  # fmt: skip
     return {"project": {"run": {"artifacts": page, field: page}}}
 
 
 def _describe_artifact(artifact: Artifact) -> Json:
-    project = {"id": "1", "internalId": "1", "name": "p", "entity": {"name": ENTITY}}
+    project = {"id": "1", "internalId": "1", "name": "lab3", "entity": {"name": ENTITY}}
     collection = {"__typename": "ArtifactSequence", "name": artifact.name, "project": project}
     return {
         "__typename": "Artifact", "id": artifact.id, "artifactSequence": collection, "versionIndex": 0,
@@ -366,6 +406,36 @@ def _describe_artifact(artifact: Artifact) -> Json:
             for alias in artifact.aliases
         ],
     }  # fmt: skip
+
+
+def _artifact_by_name(server: WandbServer, variables: Json, query: str) -> Json:
+    name = variables["name"].partition(":")[0]
+    found = next((artifact for artifact in server.artifacts.values() if artifact.name == name), None)
+    if found is None:
+        return {"project": {"artifactCollectionMembership": None}}
+    described = _describe_artifact(found)
+    membership = {
+        "__typename": "ArtifactCollectionMembership", "id": f"membership-{found.id}", "versionIndex": 0,
+        "createdAt": "2026-01-01T00:00:00", "aliases": described["aliases"],
+        "artifactCollection": described["artifactSequence"], "artifact": described,
+    }  # fmt: skip
+    return {"project": {"artifactCollectionMembership": membership}}
+
+
+def _artifact_manifest(server: WandbServer, variables: Json, query: str) -> Json:
+    url = f"{server.url}/storage/manifest/{variables['id']}"
+    return {"artifact": {"currentManifest": {"file": {"directUrl": url}}}}
+
+
+def _artifact_file_urls(server: WandbServer, variables: Json, query: str) -> Json:
+    (artifact,) = [each for each in server.artifacts.values() if each.name == variables["collection"]]
+    nodes = [
+        {"__typename": "File", "name": name, "directUrl": f"{server.url}/storage/artifact/{artifact.id}/{name}"}
+        for name in artifact.files
+    ]
+    files = {"pageInfo": _last_page(), "edges": [{"node": node} for node in nodes]}
+    collection = {"__typename": "ArtifactSequence", "artifactMembership": {"files": files}}
+    return {"project": {"artifactCollection": collection}}
 
 
 def _history_page(server: WandbServer, variables: Json, query: str) -> Json:
@@ -443,7 +513,7 @@ def _create_artifact_files(server: WandbServer, variables: Json, query: str) -> 
 
 
 def _use_artifact(server: WandbServer, variables: Json, query: str) -> Json:
-    wanted = variables["input"]
+    wanted = variables.get("input", variables)
     artifact = server.artifacts[wanted["artifactID"]]
     run = server.runs[wanted["runName"]]
     run.artifacts = [(how, each) for how, each in run.artifacts if each != artifact.id]
@@ -475,6 +545,8 @@ _OPERATIONS: dict[str, Callable[[WandbServer, Json, str], Json]] = {
     "UpsertBucket": _upsert_run,
     "RunResumeStatus": _resume_status,
     "CreateRunFiles": _run_files,
+    "RunFiles": _files_of_run,
+    "RewindRun": _rewind,
     "NotifyScriptableRunAlert": _alert,
     "OrganizationCoreWeaveOrganizationID": lambda *_: {"entity": {"organization": {"coreWeaveOrganizationId": None}}},
     "ArtifactType": _artifact_type,
@@ -483,5 +555,8 @@ _OPERATIONS: dict[str, Callable[[WandbServer, Json, str], Json]] = {
     "CreateArtifactFiles": _create_artifact_files,
     "CommitArtifact": _commit_artifact,
     "ArtifactByID": _artifact_by_id,
+    "ArtifactMembershipByName": _artifact_by_name,
+    "FetchArtifactManifest": _artifact_manifest,
+    "GetArtifactMembershipFileUrls": _artifact_file_urls,
     "UseArtifact": _use_artifact,
 }

@@ -1,6 +1,7 @@
 """The command line. Keras, wandb and matplotlib are imported inside the commands that need them."""
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -55,6 +56,8 @@ for command in (
 
 def run_program(name: str | None = None) -> None:
     """`main` as a process of its own, which ends when it is done, also where W&B's client would wait for a server."""
+    # Until a command takes signals over, and in those that lose nothing by it: stop, try again later.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(75))
     try:
         main(prog_name=name)
     except SystemExit as leaving:

@@ -37,16 +37,21 @@ _SHOWN_POINTS = 12
 _SHOWN_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
 
 
+class _BrokenOff(BaseException):
+    """Raised in a signal's handler; as no `Exception` it passes through libraries that catch those."""
+
+
 class TerminalProgress:
     """Bars with rate and time left on a terminal; ten lines a bar in a log file.
 
     As a context it also makes SIGINT and SIGTERM wait for the work in hand: the next call of a bar raises
-    `StoppedError`. A second SIGINT ends at once.
+    `StoppedError`. A second signal ends at once.
     """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._received: int | None = None
+        self._is_stoppable = False
         self._earlier_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -62,7 +67,13 @@ class TerminalProgress:
         if self._received is not None:
             raise KeyboardInterrupt
         self._received = number
+        if self._is_stoppable:
+            raise _BrokenOff
         self.say("stopping after the work in hand")
+
+    def is_asked_to_stop(self) -> bool:
+        """True if a signal has come."""
+        return self._received is not None
 
     def stop_if_asked(self) -> None:
         """Raise `StoppedError` if a signal has come."""
@@ -72,6 +83,18 @@ class TerminalProgress:
             raise StoppedError(
                 f"stopped by {name}; what was computed is kept, `lab3 resume RUN` goes on from there", code
             )
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """A signal that comes now does not wait."""
+        self._is_stoppable = True
+        try:
+            self.stop_if_asked()
+            yield
+        except _BrokenOff:
+            self.stop_if_asked()
+        finally:
+            self._is_stoppable = False
 
     def say(self, text: str) -> None:
         """One line."""

@@ -23,7 +23,7 @@ class Section(BaseModel):
 class DataSection(Section):
     """Images and how their pixels become the model's input: (pixel / scale - mean) / std."""
 
-    test: str = "digits"  # digits | cifar10 | path of .npz, CIFAR-10 python archive or folder, image folder or .zip
+    test: str = "digits"  # digits | cifar10 | path of .npz, CIFAR-10 archive, image folder or .zip | wandb://...
     train: str | None = None  # the same forms; null: the training split of `test`
     color: Literal["rgb", "grayscale"] = "rgb"  # how image files are decoded
     scale: Annotated[float, Field(gt=0)] = 255.0
@@ -41,7 +41,7 @@ class DataSection(Section):
 class ModelSection(Section):
     """The network: a file to load, or an architecture to train."""
 
-    path: str | None = None  # .h5 of Keras 2 or 3, or .keras
+    path: str | None = None  # .h5 of Keras 2 or 3, or .keras, or wandb://entity/project/name:alias
     output: str | int | None = None  # name or index of the output with class scores, where there are several
     architecture: Literal["vgg16", "simplecnn", "digits_cnn"] | None = None  # trained where `path` is null
 
@@ -90,6 +90,7 @@ class SweepSection(Section):
     shortcut: Literal["none", "unchanged", "margins"] = (
         "margins"  # which images need not be run at every K; see engine.py
     )
+    safe_drop: Fraction = 0.01  # the largest K that loses at most this much accuracy is called safe in the summary
     save_predictions: bool = False  # predictions.npz: the predicted class of every image at every K
     batch_size: Positive = 2000  # images on the device at a time; changes memory and speed, not the counts
     capture_batch_size: Positive = 250  # images per step of the capture pass

@@ -13,11 +13,12 @@ from lab3.errors import ConfigError
 from lab3.graph import list_layers
 from lab3.layers import find_layer, prunable_layers
 from lab3.model_files import load_model
-from lab3.pipeline.materials import Shared, reuse
+from lab3.pipeline.materials import Shared, fetch_inputs, reuse
 from lab3.pipeline.recipes import start_run
 from lab3.progress import Progress
 from lab3.rundir import RunDir, check_new_run, new_run_id
 from lab3.schedule import parse_schedule
+from lab3.tracking import choose_mode
 
 Layer = str | int
 
@@ -49,8 +50,10 @@ def start_group(
     """
     group_id = run_id or new_run_id(config.name)
     check_new_run(out, group_id)
-    load_backend(device)
     shared: Shared = {}
+    tracking_mode, _ = choose_mode(mode, config.tracking.mode)
+    config = fetch_inputs(config, out, tracking_mode, shared, progress)
+    load_backend(device)
     indices = _layer_indices(config, layers, shared)
     shared["layers",] = tuple(indices)
     path = out / group_id

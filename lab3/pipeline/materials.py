@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from lab3.preprocess import Preprocessing
 from lab3.progress import Progress
 from lab3.schedule import parse_schedule
 from lab3.split import split_model
+from lab3.tracking import Mode
+from lab3.tracking.artifacts import PREFIX, fetch_artifact
 
 _WITH_TRAINING_SPLIT = ("digits", "cifar10")
 
@@ -31,6 +33,29 @@ def reuse(shared: Shared, key: tuple[Any, ...], make: Callable[[], Value]) -> Va
         shared[key] = make()
     value: Value = shared[key]
     return value
+
+
+def fetch_inputs(config: Config, out: Path, mode: Mode, shared: Shared, progress: Progress) -> Config:
+    """Model and data that are W&B artifacts, fetched to `out/.artifacts`; returns `config` with where they are now.
+
+    `shared` keeps the artifacts' names. Raises `ConfigError` if W&B is not online, `ServerError` if it does not give
+    them.
+    """
+    places: list[tuple[str, str, Literal["model", "dataset"]]] = [
+        ("model", "path", "model"), ("data", "test", "dataset"), ("data", "train", "dataset")
+    ]  # fmt: skip
+    for section, key, type in places:
+        address = getattr(getattr(config, section), key)
+        if address is None or not address.startswith(PREFIX):
+            continue
+        if mode != "online":
+            raise ConfigError(f"{address} needs W&B online, but it is {mode}; give a file, or --mode online with a key")
+        progress.say(f"fetching {address}")
+        fetched = fetch_artifact(address, type, (out / ".artifacts").absolute())
+        shared.setdefault(("artifacts",), {})[str(fetched.path)] = fetched.name
+        found = getattr(config, section).model_copy(update={key: str(fetched.path)})
+        config = config.model_copy(update={section: found})
+    return config
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,21 @@
 
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lab3.engine import SweepPoint
 from lab3.errors import ServerError
+from lab3.pipeline.expected import Expected
 from lab3.pipeline.record import tell_record, tracker_settings
 from lab3.progress import Progress
 from lab3.rundir import RunDir, open_run
-from lab3.tracking import Asset, ChannelTable, Tracker, open_tracker, prepare_client
-from lab3.tracking.remote import RemoteRun, read_remote, sync
-from lab3.tracking.wandb_tracker import has_key, row_of_epoch, row_of_point
-from lab3.training import Epoch
+from lab3.tracking import open_tracker, prepare_client
+from lab3.tracking.offline import sync
+from lab3.tracking.remote import RemoteRun, link_inputs, read_remote, upload_files
+from lab3.tracking.wandb_tracker import has_key
 
-_TIMEOUT_S = 20.0
+_TIMEOUT_S, _SEND_LIMIT_S = 20.0, 3600.0
 _N_READS, _PAUSE_S = 10, 2.0
 
 
@@ -40,7 +39,7 @@ def publish_run(path: Path, *, check: bool = False, progress: Progress) -> Publi
     """
     run = open_run(path)
     with run.lock():
-        expected = Expected()
+        expected = Expected(run.run_id)
         tell_record(run, expected)
         n_rows = len(expected.rows)
 
@@ -56,7 +55,7 @@ def publish_run(path: Path, *, check: bool = False, progress: Progress) -> Publi
                 unreachable = str(error)
         if unreachable:
             if not check:
-                _build(run, run.path, 0, progress)
+                _tell(run, "offline", run.path, progress)
             left = "" if check else f"; a whole offline run is in {run.path / 'wandb'}"
             return published(0, ["not compared"], f"{unreachable}{left}")
         differences = expected.differences(remote)
@@ -69,22 +68,41 @@ def publish_run(path: Path, *, check: bool = False, progress: Progress) -> Publi
         if check:
             return published(0, differences, "; ".join(differences))
         n_there = expected.n_rows_in(remote)
-        if remote is not None and remote.n_lines > n_there:
+        if remote is not None and remote.n_lines > 0 == n_there:
             message = (
-                f"the server has {remote.n_lines} rows of it, of which only the first {n_there} are this run's; "
-                "delete the run there, copy the folder to another name and publish that"
+                f"the server has a run of this id with {remote.n_lines} rows, and even the first is another than here; "
+                "delete it there, copy the folder to another name and publish that"
             )
             return published(0, differences, message)
-        if n_there:
-            with tempfile.TemporaryDirectory(prefix="lab3-publish-") as folder:
-                _build(run, Path(folder), n_there, progress)
-                sync(Path(folder))
-        else:
-            _build(run, run.path, 0, progress)
-            sync(run.path)
-        differences = _differences_in_time(run, expected)
+        if expected.run_differences(remote):
+            _send(run, remote, n_there, progress)
+        differences = _differences_in_time(run, expected, progress)
         sent = f"sent {n_rows - n_there} of {n_rows} rows"
         return published(n_rows - n_there, differences, "; ".join([sent, *differences]))
+
+
+def _send(run: RunDir, remote: RemoteRun | None, n_there: int, progress: Progress) -> None:
+    """Everything from row `n_there` on, in place of what the server has from there on."""
+    if remote is not None and remote.n_lines > n_there:
+        progress.say(
+            f"{run.run_id}: rewinding W&B's {remote.n_lines} rows to the first {n_there}, which are this run's"
+        )
+        _tell(run, "online", run.path, progress, n_rows_there=n_there, is_rewound=True, finish_timeout_s=_SEND_LIMIT_S)
+    elif n_there == 0:
+        _tell(run, "offline", run.path, progress)
+        sync(run.path, run.run_id)
+    else:
+        with tempfile.TemporaryDirectory(prefix="lab3-publish-") as folder:
+            _tell(run, "offline", Path(folder), progress, n_rows_there=n_there)
+            sync(Path(folder), run.run_id)
+
+
+def _send_files(run: RunDir, names: list[str], progress: Progress) -> None:
+    """Files of pictures and tables; a run that is told again makes the same ones."""
+    with tempfile.TemporaryDirectory(prefix="lab3-publish-") as folder:
+        _tell(run, "offline", Path(folder), progress)
+        tracking = run.read_config().tracking
+        upload_files(tracking.project, tracking.entity, run.run_id, Path(folder), names)
 
 
 def _read(run: RunDir) -> RemoteRun | None:
@@ -103,97 +121,25 @@ def _read_at_rest(run: RunDir, remote: RemoteRun | None) -> RemoteRun | None:
     return remote
 
 
-def _differences_in_time(run: RunDir, expected: "Expected") -> list[str]:
-    """What differs when the server has had time to show what it was sent."""
+def _differences_in_time(run: RunDir, expected: Expected, progress: Progress) -> list[str]:
+    """What differs when files and links are sent too, and the server has had time to show it."""
+    is_sent = False
     for _ in range(_N_READS):
-        differences = expected.differences(_read(run))
+        remote = _read(run)
+        differences = expected.differences(remote)
         if not differences:
             break
+        if not expected.run_differences(remote) and not is_sent:
+            _send_files(run, expected.missing_files(remote), progress)
+            tracking = run.read_config().tracking
+            link_inputs(tracking.project, tracking.entity, run.run_id, expected.missing_inputs(remote))
+            is_sent = True
+            continue
         time.sleep(_PAUSE_S)
     return differences
 
 
-def _build(run: RunDir, folder: Path, n_rows_there: int, progress: Progress) -> None:
-    settings = tracker_settings(run, run.read_config())
-    tracker = open_tracker(
-        "offline", folder, run.run_id, warn=progress.warn, is_resumed=False, n_rows_there=n_rows_there, **settings
-    )
-    tell_record(run, tracker)
+def _tell(run: RunDir, mode: Literal["online", "offline"], folder: Path, progress: Progress, **settings: Any) -> None:
+    told = tracker_settings(run, run.read_config())
+    tell_record(run, open_tracker(mode, folder, run.run_id, warn=progress.warn, **settings, **told))
     prepare_client(run.path)
-
-
-@dataclass
-class Expected:
-    """A tracker that keeps what the server should show."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    media: list[frozenset[str]] = field(default_factory=list)
-    artifacts: set[str] = field(default_factory=set)
-    summary: Mapping[str, Any] = field(default_factory=dict)
-    state: str = "finished"
-    _waiting: set[str] = field(default_factory=set)
-
-    def log_epoch(self, epoch: Epoch) -> None:
-        """Expect a row."""
-        self._expect(row_of_epoch(epoch))
-
-    def log_asset(self, asset: Asset) -> None:
-        """Expect an artifact."""
-        self.artifacts.add(asset.name)
-
-    def log_channels(self, table: ChannelTable) -> None:
-        """Expect a table in the next row."""
-        self._waiting.add("channels")
-
-    def log_figures(self, figures: Mapping[str, Path]) -> None:
-        """Expect pictures in the next row."""
-        self._waiting.update(figures)
-
-    def log_point(self, point: SweepPoint) -> None:
-        """Expect a row, with what waits."""
-        self._expect(row_of_point(point), frozenset(self._waiting))
-        self._waiting.clear()
-
-    def alert(self, title: str, text: str) -> None:
-        """Nothing that is kept."""
-
-    def finish(self, summary: Mapping[str, Any], exit_code: int, *, is_preempted: bool = False) -> str | None:
-        """Expect a summary and a state, and what still waits."""
-        if self._waiting and exit_code == 0:
-            self._expect({}, frozenset(self._waiting))
-        self.summary, self.state = summary, "finished" if exit_code == 0 else "failed"
-        return None
-
-    def n_rows_in(self, remote: RemoteRun | None) -> int:
-        """How many rows, from the first on, the server has."""
-        rows = remote.rows if remote else []
-        for number, (expected, media, found) in enumerate(zip(self.rows, self.media, rows, strict=False)):
-            if any(found.get(name) != value for name, value in expected.items()) or not media <= set(found):
-                return number
-        return min(len(rows), len(self.rows))
-
-    def differences(self, remote: RemoteRun | None) -> list[str]:
-        """What the server does not show as the folder has it, in words; nothing if all is there."""
-        if remote is None:
-            return ["the server has no such run"]
-        found = []
-        n_there = self.n_rows_in(remote)
-        if n_there < len(self.rows) or remote.n_lines != len(self.rows):
-            found.append(f"{n_there} of {len(self.rows)} rows are there, in {remote.n_lines} lines")
-        missing = sorted(self.artifacts - remote.artifacts)
-        if missing:
-            found.append(f"artifacts are missing: {', '.join(missing)}")
-        wrong = sorted(name for name, value in self.summary.items() if remote.summary.get(name) != value)
-        if wrong:
-            found.append(f"the summary differs in {', '.join(wrong)}")
-        if remote.state != self.state:
-            found.append(f"its state is {remote.state}, not {self.state}")
-        return found
-
-    def _expect(self, row: dict[str, Any], media: frozenset[str] = frozenset()) -> None:
-        self.rows.append(row)
-        self.media.append(media)
-
-
-def _conforms(expected: Expected) -> Tracker:
-    return expected

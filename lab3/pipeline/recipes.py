@@ -9,14 +9,14 @@ from lab3.backend import Device
 from lab3.config import Config
 from lab3.errors import StoppedError
 from lab3.manifest import make_manifest, now
-from lab3.pipeline.materials import Materials, Shared, load_materials
+from lab3.pipeline.materials import Materials, Shared, fetch_inputs, load_materials
 from lab3.pipeline.record import flatten_summary, tell_inputs, tell_results, tell_training, tracker_settings
 from lab3.pipeline.sweeping import sweep_network
 from lab3.pipeline.training import summarise_training, train_network
 from lab3.progress import Progress
 from lab3.rundir import RunDir, check_new_run, create_run, new_run_id, open_run
 from lab3.timing import timed
-from lab3.tracking import Mode, Tracker, choose_mode, open_tracker
+from lab3.tracking import Mode, Tracker, choose_mode, open_tracker, tracking_folder
 
 Kind = Literal["sweep", "train"]
 
@@ -39,10 +39,13 @@ def start_run(
     run_id = run_id or new_run_id(config.name)
     check_new_run(out, run_id)
     tracking_mode = _choose_mode(mode, config, progress)
+    shared = {} if shared is None else shared
+    config = fetch_inputs(config, out, tracking_mode, shared, progress)
     if kind == "train":
         config = config.model_copy(update={"model": config.model.model_copy(update={"path": None})})
     config = _with_absolute_paths(config)
-    materials = load_materials(config, config.model.path, device, progress, shared)
+    with progress.stoppable():
+        materials = load_materials(config, config.model.path, device, progress, shared)
     manifest = make_manifest(
         kind=kind,
         seed=config.seed,
@@ -51,6 +54,7 @@ def start_run(
         model_sha256=materials.model_sha256,
         test=materials.test,
         train=materials.train,
+        artifacts=shared.get(("artifacts",), {}),
     )
     run = create_run(out, run_id, config, manifest)
     with run.lock():
@@ -73,7 +77,8 @@ def resume_run(path: Path, *, device: Device = "auto", mode: str | None = None, 
         tracking_mode = _choose_mode(mode, config, progress)
         trained = run.path / f"model.{config.train.format}"
         model_path = str(trained) if trained.exists() else config.model.path
-        materials = load_materials(config, model_path, device, progress)
+        with progress.stoppable():
+            materials = load_materials(config, model_path, device, progress)
         materials.check_unchanged(manifest)
         return _work(run, config, materials, tracking_mode, progress, is_resumed=True)
 
@@ -108,21 +113,24 @@ def _tracked(
 ) -> Iterator[tuple[Tracker, dict[str, Any]]]:
     """A tracker for the run, and a dictionary whose content becomes the tracker's summary at the end."""
     tracking = config.tracking
-    tracker = open_tracker(
-        mode,
-        run.path,
-        run.run_id,
-        warn=progress.warn,
-        is_resumed=is_resumed,
-        start_timeout_s=tracking.start_timeout_s,
-        finish_timeout_s=tracking.finish_timeout_s,
-        **tracker_settings(run, config),
-    )
+    # It can wait for a server.
+    with progress.stoppable():
+        tracker = open_tracker(
+            mode,
+            tracking_folder(run.path),
+            run.run_id,
+            warn=progress.warn,
+            is_stopping=progress.is_asked_to_stop,
+            is_resumed=is_resumed,
+            start_timeout_s=tracking.start_timeout_s,
+            finish_timeout_s=tracking.finish_timeout_s,
+            **tracker_settings(run, config),
+        )
     summary: dict[str, Any] = {}
     try:
         yield tracker, summary
     except StoppedError as stopped:
-        tracker.finish({}, stopped.exit_code, is_preempted=stopped.exit_code == 75)
+        tracker.finish({}, stopped.exit_code, is_preempted=True)
         raise
     except BaseException:
         tracker.finish({}, exit_code=1)

@@ -24,8 +24,8 @@ def tell_record(run: RunDir, tracker: Tracker) -> str | None:
     points = outputs.read_points(run) if run.journal_jsonl.exists() else []
     for point in points:
         tell_confusion(run, point, tracker)
-        if point is points[-1]:
-            tell_curve(run, tracker)
+        if point is points[-1] and (run.figures / "accuracy_curve.png").exists():
+            tell_end(run, config, points, tracker)
         tracker.log_point(point)
     if not run.is_finished:
         return tracker.finish({}, exit_code=1)
@@ -64,14 +64,16 @@ def tell_inputs(run: RunDir, config: Config, tracker: Tracker) -> None:
             reference = Path(source).as_uri() if Path(source).is_absolute() else None
             # The path is in the reference: the same data elsewhere is the same data.
             told = {"split": split, **facts, "source": Path(source).name}
-            tracker.log_asset(Asset("input", "dataset", name, told, reference=reference))
+            artifact = told.pop("artifact", None)
+            tracker.log_asset(Asset("input", "dataset", name, told, reference=reference, artifact=artifact))
     model = manifest["model"]
     if model["sha256"] is None or not config.tracking.log.model:
         return
     path = Path(model["path"])
     if config.model.path is not None:
         told = {"sha256": model["sha256"], "file": path.name}
-        tracker.log_asset(Asset("input", "model", f"model-{_plain(path.stem)}", told, reference=path.as_uri()))
+        name, artifact = f"model-{_plain(path.stem)}", model.get("artifact")
+        tracker.log_asset(Asset("input", "model", name, told, reference=path.as_uri(), artifact=artifact))
         return
     told = {"sha256": model["sha256"], "architecture": config.model.architecture, "run": run.run_id}
     files = {path.name: run.path / path.name}
@@ -81,9 +83,7 @@ def tell_inputs(run: RunDir, config: Config, tracker: Tracker) -> None:
 
 def tell_channels(run: RunDir, config: Config, channels: list[ChannelStats], tracker: Tracker) -> None:
     """The channel table and the feature maps, with the next point."""
-    if config.tracking.log.channel_table:
-        mean_map_hwc, _ = outputs.read_capture(run)
-        tracker.log_channels(ChannelTable(channels, channel_pictures(mean_map_hwc)))
+    _tell_table(run, config, channels, {}, tracker)
     if config.tracking.log.feature_maps:
         drawn = [f"feature_maps_k{k}" for k in config.sweep.feature_maps_k]
         _tell_figures(run, tracker, "feature_map_0", "feature_maps", *drawn)
@@ -95,16 +95,18 @@ def tell_confusion(run: RunDir, point: SweepPoint, tracker: Tracker) -> None:
         _tell_figures(run, tracker, f"confusion_k{point.k}")
 
 
-def tell_curve(run: RunDir, tracker: Tracker) -> None:
-    """The accuracy curve, with the last point."""
+def tell_end(run: RunDir, config: Config, points: list[SweepPoint], tracker: Tracker) -> None:
+    """The accuracy curve and the channel table with the accuracy at every channel's K, with the last point."""
     _tell_figures(run, tracker, "accuracy_curve")
+    tracker.log_curve(points)
+    _tell_table(run, config, outputs.read_channels(run), {point.k: point.accuracy for point in points}, tracker)
 
 
 def tell_results(run: RunDir, tracker: Tracker) -> None:
     """The files of a finished run."""
     summary = json.loads(run.summary_json.read_text())
     named = [run.journal_jsonl, run.results_csv, run.metrics_csv, run.channels_csv, run.epochs_csv, run.summary_json]
-    named += [run.config_yaml, run.predictions_npz, *sorted(run.figures.glob("*.png"))]
+    named += [run.scores_csv, run.config_yaml, run.predictions_npz, *sorted(run.figures.glob("*.png"))]
     files = {path.relative_to(run.path).as_posix(): path for path in named if path.exists()}
     facts = {"run": run.run_id, "best": summary.get("best"), "baseline": summary.get("baseline")}
     tracker.log_asset(Asset("output", "results", f"results-{_plain(run.run_id)}", facts, files))
@@ -119,6 +121,15 @@ def flatten_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def _tell_table(
+    run: RunDir, config: Config, channels: list[ChannelStats], accuracy_at_k: dict[int, float], tracker: Tracker
+) -> None:
+    if config.tracking.log.channel_table:
+        mean_map_hwc, _ = outputs.read_capture(run)
+        pictures = channel_pictures(mean_map_hwc)
+        tracker.log_channels(ChannelTable(channels, pictures, outputs.read_scores(run), accuracy_at_k))
 
 
 def _tell_figures(run: RunDir, tracker: Tracker, *names: str) -> None:

@@ -15,11 +15,11 @@ from lab3.data import Dataset
 from lab3.engine import SweepPoint, sweep_points
 from lab3.journal import Journal, open_journal
 from lab3.pipeline.materials import Materials
-from lab3.pipeline.record import tell_channels, tell_confusion, tell_curve
+from lab3.pipeline.record import tell_channels, tell_confusion, tell_end
 from lab3.progress import Advance, Progress
 from lab3.rank import PruneStep, channel_stats, plan_pruning
 from lab3.rundir import RunDir
-from lab3.scores import NEED_FEATURES, score_channels
+from lab3.scores import NEED_FEATURES, cheap_scores, score_channels
 from lab3.split import Split, split_model
 from lab3.timing import timed
 from lab3.tracking import Tracker
@@ -58,7 +58,7 @@ def sweep_network(
     with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, header) as journal:
         points = outputs.points_of_rows(journal.rows)
         class_names = test.class_names or [str(label) for label in range(split.n_labels)]
-        teller = _Teller(run, split, points, len(steps), tracker, class_names, config.tracking.alert_below)
+        teller = _Teller(run, split, points, len(steps), tracker, class_names, config)
         with progress.bar("sweep", len(steps), "K") as advance:
             advance(len(points), "")
             _compute(run, split, config, materials, captured, steps, journal, teller, advance, progress)
@@ -73,7 +73,7 @@ def sweep_network(
     outputs.draw_accuracy(run, points, split.layer_name, split.n_channels)
     layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
     settings = {**prune.model_dump(exclude={"layer", "score_on"}), "scored_on": materials.scored_on.source}
-    return outputs.summarise(points, layer, settings)
+    return outputs.summarise(points, layer, settings, config.sweep.safe_drop)
 
 
 def _split(materials: Materials, config: Config, layer: str | int | None) -> Split:
@@ -91,10 +91,10 @@ class _Teller:
         n_steps: int,
         tracker: Tracker,
         class_names: Sequence[str],
-        alert_below: float | None,
+        config: Config,
     ) -> None:
         self._run, self._split, self.points, self._n_steps, self._tracker = run, split, points, n_steps, tracker
-        self._class_names, self._alert_below = class_names, alert_below
+        self._class_names, self._config = class_names, config
         self._n_told = 0
         for point in points:
             self._tell(point)
@@ -102,8 +102,9 @@ class _Teller:
     def add(self, point: SweepPoint) -> None:
         self.points.append(point)
         self._tell(point)
-        if point.k == 0 and self._alert_below is not None and point.accuracy < self._alert_below:
-            text = f"accuracy {point.accuracy:.4f} before any channel is pruned, below {self._alert_below}"
+        floor = self._config.tracking.alert_below
+        if point.k == 0 and floor is not None and point.accuracy < floor:
+            text = f"accuracy {point.accuracy:.4f} before any channel is pruned, below {floor}"
             self._tracker.alert("low baseline", text)
 
     def _tell(self, point: SweepPoint) -> None:
@@ -113,7 +114,7 @@ class _Teller:
             tell_confusion(self._run, point, self._tracker)
         if self._n_told == self._n_steps:
             outputs.draw_accuracy(self._run, self.points, self._split.layer_name, self._split.n_channels)
-            tell_curve(self._run, self._tracker)
+            tell_end(self._run, self._config, self.points, self._tracker)
         self._tracker.log_point(point)
 
 
@@ -182,6 +183,7 @@ def _rank(
             batch_size=config.sweep.batch_size,
             on_block=progress.stop_if_asked,
         )
+        outputs.write_scores(run, cheap_scores(split, captured_for_scores))
         outputs.write_capture(run, captured.mean_map_hwc, scores)
     mean_map_hwc, scores = outputs.read_capture(run)
     steps = plan_pruning(scores.importance_c, scores.pruned_importance_c, materials.schedule, prune.ranking)

@@ -21,6 +21,7 @@ __all__ = [
     "is_unfinished",
     "open_tracker",
     "prepare_client",
+    "tracking_folder",
 ]
 
 _MODES: dict[str, Mode] = {
@@ -60,14 +61,17 @@ def prepare_client(folder: Path) -> None:
     os.environ["WANDB_DATA_DIR"] = str((folder / "wandb" / "data").absolute())
 
 
+def tracking_folder(run: Path) -> Path:
+    """Where W&B's files of the run in the folder `run` lie: `WANDB_DIR`, else the folder itself."""
+    return Path(os.environ.get("WANDB_DIR") or run)
+
+
 def is_unfinished() -> bool:
     """True while W&B's client still tries to send what it was given up on; it would hold the process's end."""
     return any(thread.name == UNFINISHED for thread in threading.enumerate())
 
 
-def open_tracker(
-    mode: Mode, folder: Path, run_id: str, *, warn: Callable[[str], None], is_resumed: bool, **settings: Any
-) -> Tracker:
+def open_tracker(mode: Mode, folder: Path, run_id: str, *, warn: Callable[[str], None], **settings: Any) -> Tracker:
     """A tracker that writes W&B's files below `folder`. Trouble with W&B is told to `warn` once and never raised.
 
     `settings`: those of `WandbTracker`.
@@ -76,4 +80,4 @@ def open_tracker(
         return NullTracker()
     from lab3.tracking.wandb_tracker import WandbTracker
 
-    return WandbTracker(mode, folder, run_id, warn=warn, is_resumed=is_resumed, **settings)
+    return WandbTracker(mode, folder, run_id, warn=warn, **settings)

@@ -1,29 +1,32 @@
-"""What W&B's server shows of a run, and sending an offline run to it."""
+"""What W&B's server shows of a run, and adding to it."""
 
 import os
-import subprocess
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lab3.errors import ServerError
+from lab3.tracking.offline import find_offline_run
 
-_SYNC_LIMIT_S = 3600
+_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
 class RemoteRun:
     """`rows`: the history in order of step. `n_lines`: rows the server keeps, also several of one step.
 
-    `artifacts`: names, without version, of those that are whole.
+    `files`: names of its files. `artifacts`: names, without version, of those that are whole; `used`: whole names,
+    `entity/project/name:version`, of those it was made from.
     """
 
     state: str
     rows: list[dict[str, Any]]
     n_lines: int
     summary: dict[str, Any]
+    files: frozenset[str]
     artifacts: frozenset[str]
+    used: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -45,20 +48,19 @@ def read_remote(project: str, entity: str | None, run_id: str, timeout_s: float)
 
     Raises `ServerError` if the server cannot be asked.
     """
-    import wandb
-
     try:
-        api = wandb.Api(timeout=int(max(1, timeout_s)))
-        place = find_place(project, entity, api)
-        run = api.run(f"{place.entity}/{place.project}/{run_id}")
+        _, run = _find_run(project, entity, run_id, timeout_s)
         rows = [dict(row) for row in run.scan_history(use_cache=False)]
-        artifacts = [*run.logged_artifacts(), *run.used_artifacts()]
+        used = list(run.used_artifacts())
+        artifacts = [*run.logged_artifacts(), *used]
         return RemoteRun(
             state=run.state,
             rows=rows,
             n_lines=int(run.historyLineCount),
             summary=dict(run.summary),
+            files=frozenset(file.name for file in run.files(pattern="media/%", per_page=1000) if file.size),
             artifacts=frozenset(each.name.partition(":")[0] for each in artifacts if each.state == "COMMITTED"),
+            used=frozenset(each.qualified_name for each in used),
         )
     except Exception as error:
         # The client raises errors of many libraries, and one type of its own for whatever the server answers.
@@ -67,16 +69,35 @@ def read_remote(project: str, entity: str | None, run_id: str, timeout_s: float)
         raise ServerError(f"W&B's server cannot be asked ({type(error).__name__}: {error}); try again later") from error
 
 
-def sync(folder: Path) -> None:
-    """Send the offline run below `folder`. Raises `ServerError` if W&B's client says that it failed."""
-    found = list((folder / "wandb").glob("offline-run-*"))
-    if len(found) != 1:
-        raise ServerError(f"{folder / 'wandb'} must hold one offline run, got {len(found)}; see the warning above")
-    command = [sys.executable, "-m", "wandb", "sync", str(found[0])]
+def upload_files(project: str, entity: str | None, run_id: str, folder: Path, names: Sequence[str]) -> None:
+    """Add files of the offline run below `folder` to the server's run; raises `ServerError` if it takes them not."""
+    root = find_offline_run(folder, run_id) / "files"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SYNC_LIMIT_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise ServerError(f"`wandb sync` did not end in {_SYNC_LIMIT_S} s; try again later") from error
-    if done.returncode != 0:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        raise ServerError(f"`wandb sync` failed ({lines[-1] if lines else 'without a word'}); try again later")
+        _, run = _find_run(project, entity, run_id)
+        for name in names:
+            if (root / name).exists():
+                run.upload_file(str(root / name), str(root))
+    except Exception as error:
+        raise ServerError(f"W&B did not take a file ({type(error).__name__}: {error}); try again later") from error
+
+
+def link_inputs(project: str, entity: str | None, run_id: str, names: Sequence[str]) -> None:
+    """Say that the server's run was made from artifacts `entity/project/name:version` of the server.
+
+    Raises `ServerError` if it does not take that.
+    """
+    try:
+        api, run = _find_run(project, entity, run_id)
+        for name in names:
+            run.use_artifact(api.artifact(name))
+    except Exception as error:
+        raise ServerError(f"W&B did not link an artifact ({type(error).__name__}: {error}); try again later") from error
+
+
+def _find_run(project: str, entity: str | None, run_id: str, timeout_s: float = _TIMEOUT_S) -> tuple[Any, Any]:
+    """W&B's interface and the run in it."""
+    import wandb
+
+    api = wandb.Api(timeout=int(max(1, timeout_s)))
+    place = find_place(project, entity, api)
+    return api, api.run(f"{place.entity}/{place.project}/{run_id}")

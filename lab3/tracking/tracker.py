@@ -16,10 +16,16 @@ UNFINISHED = "lab3-wandb-finish"  # the name of a thread that was given up on
 
 @dataclass(frozen=True)
 class ChannelTable:
-    """Every channel with the picture of its mean feature map: `pictures[channel]` is uint8 `(H, W)`."""
+    """Every channel with the picture of its mean feature map and its scores by criterion.
+
+    `pictures[channel]` is uint8 `(H, W)`, a criterion's scores are `(C,)`. `accuracy_at_k`, once it is known, is the
+    accuracy at the K at which a channel goes.
+    """
 
     channels: Sequence[ChannelStats]
     pictures: Sequence[np.ndarray]
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+    accuracy_at_k: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class Asset:
     """Something a run was made from (`input`) or made (`output`).
 
     `files` are what it consists of, by the name they have in it; `reference` is the address of something that is not
-    copied. `facts` tell it apart: the hash of its content among them.
+    copied. `facts` tell it apart: the hash of its content among them. `artifact` is its whole name,
+    `entity/project/name:version`, if it came from W&B.
     """
 
     role: Literal["input", "output"]
@@ -37,6 +44,7 @@ class Asset:
     files: Mapping[str, Path] = field(default_factory=dict)
     reference: str | None = None
     aliases: Sequence[str] = ("latest",)
+    artifact: str | None = None
 
 
 class Tracker(Protocol):
@@ -56,6 +64,9 @@ class Tracker(Protocol):
 
     def log_figures(self, figures: Mapping[str, Path]) -> None:
         """Pictures by name, with the next point."""
+
+    def log_curve(self, points: Sequence[SweepPoint]) -> None:
+        """Accuracy over K as a chart, with the next point."""
 
     def log_point(self, point: SweepPoint) -> None:
         """One point of the sweep, and what was waiting for it."""
@@ -81,6 +92,9 @@ class NullTracker:
 
     def log_figures(self, figures: Mapping[str, Path]) -> None:
         """Drop the pictures."""
+
+    def log_curve(self, points: Sequence[SweepPoint]) -> None:
+        """Drop the chart."""
 
     def log_point(self, point: SweepPoint) -> None:
         """Drop the point."""

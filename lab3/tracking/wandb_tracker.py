@@ -1,15 +1,16 @@
 """Weights & Biases as a tracker."""
 
 import os
-import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from lab3.engine import SweepPoint
 from lab3.errors import ConfigError
+from lab3.tracking.offline import forget_offline_runs, forget_unsent
+from lab3.tracking.payloads import make_artifact, make_chart, make_table, row_of_epoch, row_of_point
 from lab3.tracking.tracker import UNFINISHED, Asset, ChannelTable, Tracker
 from lab3.training import Epoch
 
@@ -19,7 +20,7 @@ _PREEMPTION_S = 6.0
 # Not "*": W&B would then write a K into the rows of training too.
 SWEEP_METRICS = (
     "n_pruned", "correct", "accuracy", "loss", "top5_accuracy", "n_changed", "channels", "feature_map*",
-    "accuracy_curve", "confusion_k*",
+    "accuracy_curve", "accuracy_chart*", "confusion_k*",
 )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ class WandbTracker:
     offline; at the end, what is not sent within `finish_timeout_s` seconds is left to `lab3 publish`.
 
     A row's number is W&B's step. Rows that are there already are not sent again: those that the server had when a run
-    is resumed online, or the first `n_rows_there`.
+    is resumed online, or the first `n_rows_there`. With `is_rewound`, online, the server forgets all rows behind these.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class WandbTracker:
         run_id: str,
         *,
         warn: Callable[[str], None],
+        is_stopping: Callable[[], bool] = lambda: False,
         is_resumed: bool = False,
         n_rows_there: int = 0,
+        is_rewound: bool = False,
         start_timeout_s: float = 30.0,
         finish_timeout_s: float = 60.0,
         project: str = "lab3",
@@ -73,14 +76,14 @@ class WandbTracker:
         tags: Sequence[str] = (),
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        self._warn = warn
+        self._warn, self._is_stopping = warn, is_stopping
         self._warned: set[str] = set()
         self._waiting: dict[str, Any] = {}
         self._run: Any = None
         self._n_told, self._n_rows_there = 0, n_rows_there
         self._start_timeout_s, self._finish_timeout_s = start_timeout_s, finish_timeout_s
         # Staged files otherwise lie in the home folder, and an offline run moved elsewhere loses them.
-        self._try("make its folder", _GOES_ON, lambda: (folder / "wandb").mkdir(exist_ok=True))
+        self._try("make its folder", _GOES_ON, lambda: (folder / "wandb").mkdir(parents=True, exist_ok=True))
         os.environ["WANDB_DATA_DIR"] = str((folder / "wandb" / "data").absolute())
         self._limits = {"finish_timeout": finish_timeout_s, "finish_timeout_raises": True}
         if not os.environ.get("WANDB_INIT_TIMEOUT"):
@@ -90,6 +93,7 @@ class WandbTracker:
             "name": None if os.environ.get("WANDB_NAME") else run_id,
             "dir": str(folder),
             "resume": "allow" if is_resumed and mode == "online" else None,
+            "resume_from": f"{run_id}?_step={n_rows_there - 1}" if is_rewound else None,
             **_choices(project=project, entity=entity, group=group, job_type=job_type, notes=notes, tags=tags),
             "config": dict(config or {}),
         }
@@ -100,22 +104,27 @@ class WandbTracker:
             self.mode = "offline"
             self._forget_failed_start()
         if self.mode == "offline":
-            # Unfinished offline files cannot be resumed; one fresh, complete run takes their place.
-            settings["resume"] = None
-            self._try("start", _GOES_ON, lambda: self._start_afresh(folder, settings))
+            # Unfinished offline files cannot be resumed; one fresh, complete run takes the place of those not sent.
+            settings["resume"] = settings["resume_from"] = None
+            self._try("start", _GOES_ON, lambda: self._start_afresh(folder, settings, is_resumed))
 
     def log_epoch(self, epoch: Epoch) -> None:
         """One history row `epoch, train/...`."""
         self._log(row_of_epoch(epoch))
 
     def log_asset(self, asset: Asset) -> None:
-        """An artifact; what the run was made from is used by it where online, and logged by it offline."""
+        """An artifact; what the run was made from is used by it where online, and logged by it offline.
+
+        What came from W&B is there already: offline, linking with it is left to `lab3 publish`.
+        """
 
         def log() -> None:
-            artifact = make_artifact(asset)
+            artifact = asset.artifact or make_artifact(asset)
+            if asset.artifact and self.mode == "offline":
+                return
             if asset.role == "input" and self.mode == "online":
                 # It waits for the server's answer.
-                _within(self._start_timeout_s, lambda: self._run.use_artifact(artifact, type=asset.type))
+                self._within(self._start_timeout_s, lambda: self._run.use_artifact(artifact))
             else:
                 self._run.log_artifact(artifact, aliases=list(asset.aliases))
 
@@ -126,11 +135,7 @@ class WandbTracker:
         """The table `channels`, with each channel's mean feature map as an image, in the next row."""
 
         def wait() -> None:
-            import wandb
-
-            columns: list[str | int] = ["channel", "importance", "rank", "pruned_at_k", "mean_feature_map"]
-            rows = [[*asdict(stats).values(), wandb.Image(table.pictures[stats.channel])] for stats in table.channels]
-            self._waiting["channels"] = wandb.Table(columns, rows)
+            self._waiting["channels"] = make_table(table)
 
         self._when_running("log the channel table", wait)
 
@@ -143,6 +148,14 @@ class WandbTracker:
             self._waiting.update({name: wandb.Image(str(path)) for name, path in figures.items()})
 
         self._when_running("log figures", wait)
+
+    def log_curve(self, points: Sequence[SweepPoint]) -> None:
+        """The chart `accuracy_chart`, in the next row."""
+
+        def wait() -> None:
+            self._waiting["accuracy_chart"] = make_chart(points)
+
+        self._when_running("log the curve", wait)
 
     def log_point(self, point: SweepPoint) -> None:
         """One history row, `K` and the point's metrics, with what waits for it."""
@@ -168,8 +181,7 @@ class WandbTracker:
             if is_preempted:
                 run.mark_preempting()
             # The client's own limit stops its sending, but not what it waits for from its service.
-            limit_s = _PREEMPTION_S if is_preempted else self._finish_timeout_s + 15
-            _within(limit_s, lambda: run.finish(exit_code=exit_code))
+            self._within(self._finish_timeout_s + 15, lambda: run.finish(exit_code=exit_code))
 
         if not self._try("finish", _LATER, end):
             return None
@@ -177,9 +189,12 @@ class WandbTracker:
             return f"W&B: {run.url}"
         return f"W&B offline run: {Path(run.dir).parent} (send it with `lab3 publish`)"
 
-    def _start_afresh(self, folder: Path, settings: dict[str, Any]) -> None:
-        for earlier in (folder / "wandb").glob("offline-run-*"):
-            shutil.rmtree(earlier)
+    def _start_afresh(self, folder: Path, settings: dict[str, Any], is_resumed: bool) -> None:
+        if is_resumed:
+            # What somebody has sent meanwhile would come twice.
+            self._n_rows_there = forget_unsent(folder, settings["id"])
+        else:
+            forget_offline_runs(folder, settings["id"])
         self._start(settings)
 
     def _start(self, settings: dict[str, Any]) -> None:
@@ -210,6 +225,27 @@ class WandbTracker:
         if self._run is not None and not self._try(what, _GOES_ON, action):
             self._run = None
 
+    def _within(self, limit_s: float, action: Callable[[], None]) -> None:
+        """Do it in a thread, and raise `TimeoutError` if it is not done in time; the thread is left alone."""
+        errors: list[Exception] = []
+
+        def work() -> None:
+            try:
+                action()
+            except Exception as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=work, name=UNFINISHED, daemon=True)
+        thread.start()
+        start, waited_s = time.monotonic(), 0.0
+        while thread.is_alive() and waited_s < (min(limit_s, _PREEMPTION_S) if self._is_stopping() else limit_s):
+            thread.join(0.1)
+            waited_s = time.monotonic() - start
+        if thread.is_alive():
+            raise TimeoutError(f"no answer for {waited_s:.0f} s")
+        if errors:
+            raise errors[0]
+
     def _try(self, what: str, consequence: str, action: Callable[[], None]) -> bool:
         try:
             action()
@@ -222,42 +258,6 @@ class WandbTracker:
         return True
 
 
-def row_of_epoch(epoch: Epoch) -> dict[str, Any]:
-    """What W&B's history holds of an epoch of training."""
-    values = {f"train/{name}": value for name, value in asdict(epoch).items() if value is not None}
-    return {"epoch": values.pop("train/epoch"), **values}
-
-
-def row_of_point(point: SweepPoint) -> dict[str, Any]:
-    """What W&B's history holds of a point, media aside."""
-    return {
-        "K": point.k,
-        "n_pruned": point.n_pruned,
-        "correct": point.correct,
-        "accuracy": point.accuracy,
-        "loss": point.loss,
-        "top5_accuracy": point.top5_correct / point.total,
-        "n_changed": point.n_changed,
-    }
-
-
-def make_artifact(asset: Asset) -> Any:
-    """The asset as a W&B artifact with its facts in a file, so that other facts are another version."""
-    import json
-
-    import wandb
-
-    artifact = wandb.Artifact(asset.name, type=asset.type, metadata=dict(asset.facts))
-    with artifact.new_file(f"{asset.type}.json") as file:
-        json.dump(asset.facts, file, indent=2, sort_keys=True)
-    for name, path in asset.files.items():
-        artifact.add_file(str(path), name=name)
-    if asset.reference is not None:
-        # The hash is among the facts; W&B's own would read the file once more, and fail where it is not.
-        artifact.add_reference(asset.reference, checksum=False)
-    return artifact
-
-
 def _choices(**choices: Any) -> dict[str, Any]:
     """Arguments of `wandb.init`: one is stronger than W&B's environment variable of that name, None is not."""
     variables = {"group": "WANDB_RUN_GROUP"}
@@ -265,25 +265,6 @@ def _choices(**choices: Any) -> dict[str, Any]:
         name: None if os.environ.get(variables.get(name, f"WANDB_{name.upper()}")) else value or None
         for name, value in choices.items()
     }
-
-
-def _within(limit_s: float, action: Callable[[], None]) -> None:
-    """Do it in a thread, and raise `TimeoutError` if it is not done in time; the thread is left alone."""
-    errors: list[Exception] = []
-
-    def work() -> None:
-        try:
-            action()
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work, name=UNFINISHED, daemon=True)
-    thread.start()
-    thread.join(limit_s)
-    if thread.is_alive():
-        raise TimeoutError(f"no answer for {limit_s:.0f} s")
-    if errors:
-        raise errors[0]
 
 
 def _conforms(tracker: WandbTracker) -> Tracker:

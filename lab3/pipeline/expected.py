@@ -1,0 +1,134 @@
+"""What W&B's server should show of a run, and how that differs from what it shows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lab3.engine import SweepPoint
+from lab3.tracking import Asset, ChannelTable, Tracker
+from lab3.tracking.payloads import row_of_epoch, row_of_point
+from lab3.tracking.remote import RemoteRun
+from lab3.training import Epoch
+
+
+@dataclass
+class Expected:
+    """A tracker that keeps what the server should show."""
+
+    run_id: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    media: list[frozenset[str]] = field(default_factory=list)
+    artifacts: set[str] = field(default_factory=set)
+    used: set[str] = field(default_factory=set)
+    tables: set[str] = field(default_factory=set)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    is_finished: bool = True
+    _waiting: set[str] = field(default_factory=set)
+
+    def log_epoch(self, epoch: Epoch) -> None:
+        """Expect a row."""
+        self._expect(row_of_epoch(epoch))
+
+    def log_asset(self, asset: Asset) -> None:
+        """Expect an artifact."""
+        if asset.artifact:
+            self.used.add(asset.artifact)
+        else:
+            self.artifacts.add(asset.name)
+
+    def log_channels(self, table: ChannelTable) -> None:
+        """Expect a table in the next row."""
+        self._wait_for_table("channels")
+
+    def log_curve(self, points: Sequence[SweepPoint]) -> None:
+        """Expect a chart, which is a table, in the next row."""
+        self._wait_for_table("accuracy_chart_table")
+
+    def log_figures(self, figures: Mapping[str, Path]) -> None:
+        """Expect pictures in the next row."""
+        self._waiting.update(figures)
+
+    def log_point(self, point: SweepPoint) -> None:
+        """Expect a row, with what waits."""
+        self._expect(row_of_point(point), frozenset(self._waiting))
+        self._waiting.clear()
+
+    def alert(self, title: str, text: str) -> None:
+        """Nothing that is kept."""
+
+    def finish(self, summary: Mapping[str, Any], exit_code: int, *, is_preempted: bool = False) -> str | None:
+        """Expect a summary and a state, and what still waits."""
+        if self._waiting and exit_code == 0:
+            self._expect({}, frozenset(self._waiting))
+        self.summary, self.is_finished = summary, exit_code == 0
+        return None
+
+    def n_rows_in(self, remote: RemoteRun | None) -> int:
+        """How many rows, from the first on, the server has with all that belongs to them, pictures' files aside."""
+        if remote is None:
+            return 0
+        n_rows = min(len(remote.rows), len(self.rows))
+        # A table's content is an artifact, which comes with its row only. The last one is the complete one.
+        if n_rows == len(self.rows) and not self.tables <= remote.artifacts:
+            n_rows -= 1
+        for number in range(n_rows):
+            found = remote.rows[number]
+            is_same = all(found.get(name) == value for name, value in self.rows[number].items())
+            if not is_same or not self.media[number] <= set(found):
+                return number
+        return n_rows
+
+    def missing_files(self, remote: RemoteRun | None) -> list[str]:
+        """Files of pictures and tables that rows name and the server does not have."""
+        if remote is None:
+            return []
+        rows = zip(remote.rows, self.media, strict=False)
+        named = {found[name]["path"] for found, media in rows for name in media if name in found}
+        return sorted(named - remote.files)
+
+    def missing_inputs(self, remote: RemoteRun | None) -> list[str]:
+        """Artifacts the run was made from that the server does not link with it."""
+        there = remote.used if remote else frozenset()
+        return sorted(self.used - there)
+
+    def differences(self, remote: RemoteRun | None) -> list[str]:
+        """What the server does not show as the folder has it, in words; nothing if all is there."""
+        found = self.run_differences(remote)
+        files, inputs = self.missing_files(remote), self.missing_inputs(remote)
+        if files:
+            found.append(f"{len(files)} files of pictures or tables are missing, as {files[0]}")
+        if inputs:
+            found.append(f"it is not linked with {', '.join(inputs)}")
+        return found
+
+    def run_differences(self, remote: RemoteRun | None) -> list[str]:
+        """As `differences`, what a run that is sent again cannot add aside."""
+        if remote is None:
+            return ["the server has no such run"]
+        found = []
+        n_there = self.n_rows_in(remote)
+        if n_there < len(self.rows) or remote.n_lines != len(self.rows):
+            found.append(f"{n_there} of {len(self.rows)} rows are there, in {remote.n_lines} lines")
+        missing = sorted((self.artifacts | self.tables) - remote.artifacts)
+        if missing:
+            found.append(f"artifacts are missing: {', '.join(missing)}")
+        wrong = sorted(name for name, value in self.summary.items() if remote.summary.get(name) != value)
+        if wrong:
+            found.append(f"the summary differs in {', '.join(wrong)}")
+        if (remote.state == "finished") != self.is_finished:
+            found.append(f"its state is {remote.state}, but the run is {'' if self.is_finished else 'not '}finished")
+        return found
+
+    def _wait_for_table(self, name: str) -> None:
+        self._waiting.add(name)
+        # The name that W&B gives a table's artifact.
+        self.tables.add(f"run-{self.run_id}-{name}")
+
+    def _expect(self, row: dict[str, Any], media: frozenset[str] = frozenset()) -> None:
+        self.rows.append(row)
+        self.media.append(media)
+
+
+def _conforms(expected: Expected) -> Tracker:
+    return expected

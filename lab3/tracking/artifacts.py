@@ -1,0 +1,51 @@
+"""Models and data that are artifacts of Weights & Biases."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lab3.errors import ConfigError, ServerError
+
+PREFIX = "wandb://"
+_FORM = re.compile(r"wandb://[\w.-]+/[\w.-]+/[\w.-]+:[\w.-]+")
+_ENDINGS = {"model": (".h5", ".hdf5", ".keras"), "dataset": (".npz", ".zip", ".tar.gz", ".tgz")}
+
+
+@dataclass(frozen=True)
+class FetchedArtifact:
+    """`path`: the file, or the folder of several. `name`: `entity/project/name:version`, never an alias."""
+
+    path: Path
+    name: str
+
+
+def fetch_artifact(address: str, type: Literal["model", "dataset"], folder: Path) -> FetchedArtifact:
+    """Download `wandb://entity/project/name:alias` below `folder`; what is there already is not fetched again.
+
+    Raises `ConfigError` if the address or what is there is not usable, `ServerError` if W&B does not give it.
+    """
+    if not _FORM.fullmatch(address):
+        raise ConfigError(f"an artifact must be wandb://entity/project/name:alias, got {address}")
+    import wandb
+
+    try:
+        artifact = wandb.Api().artifact(address.removeprefix(PREFIX))
+        # An alias is another version tomorrow.
+        name = f"{artifact.qualified_name.rpartition(':')[0]}:{artifact.version}"
+        root = folder / re.sub(r"[/:]", "-", name)
+        artifact.download(root=str(root))
+    except Exception as error:
+        # The client raises errors of many libraries, and one type of its own for whatever the server answers.
+        reason = f"{error.__class__.__name__}: {error}"
+        raise ServerError(f"W&B did not give {address} ({reason}); look at the name and the key") from error
+    files = [path for path in root.rglob("*") if path.is_file()]
+    fitting = [path for path in files if path.name.endswith(_ENDINGS[type])]
+    if len(fitting) == 1:
+        return FetchedArtifact(fitting[0], name)
+    if type == "dataset" and not fitting and files:
+        return FetchedArtifact(root, name)
+    raise ConfigError(
+        f"{address} must hold one file that ends in {', '.join(_ENDINGS[type])}, "
+        f"got {', '.join(sorted(path.name for path in files)[:5]) or 'none'}"
+    )
