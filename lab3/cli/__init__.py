@@ -12,7 +12,7 @@ from lab3.cli.dashboard import dashboard_group
 from lab3.cli.inspect import inspect_command, validate_command
 from lab3.cli.publish import publish_command
 from lab3.cli.runs import resume_command, run_command, sweep_command, train_command
-from lab3.errors import Lab3Error
+from lab3.errors import Lab3Error, ServerError
 
 
 class _Group(click.Group):
@@ -62,7 +62,8 @@ def run_program(name: str | None = None) -> None:
         main(prog_name=name)
     except SystemExit as leaving:
         tracking = sys.modules.get("lab3.tracking")
-        if tracking is not None and tracking.is_unfinished():
+        # After a request that was given up on, W&B's client may wait for its own service without end.
+        if tracking is not None and (tracking.is_unfinished() or leaving.code == ServerError.exit_code):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(leaving.code if isinstance(leaving.code, int) else 1)
