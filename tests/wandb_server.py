@@ -4,6 +4,7 @@ It speaks as much of W&B's protocol as runs, artifacts, workspaces and reports n
 """
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import itertools
@@ -89,7 +90,8 @@ class WandbServer:
         self.runs: dict[str, Run] = {}
         self.artifacts: dict[str, Artifact] = {}
         self.manifests: dict[str, str] = {}
-        self.views: dict[str, Json] = {}
+        self.projects: set[str] = set()
+        self.views: dict[str, Json] = {}  # workspaces and reports, by id
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str, bytes]] = []  # (path, operation, body)
         self.errors: list[str] = []  # of the stand-in itself: what it does not know
@@ -261,7 +263,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            with contextlib.suppress(ConnectionError):  # the client has given up
+                self.wfile.write(content)
 
 
 def _operation_in(query: str) -> str:
@@ -282,6 +285,7 @@ def _viewer(server: WandbServer, variables: Json, query: str) -> Json:
 def _upsert_run(server: WandbServer, variables: Json, query: str) -> Json:
     name, project = variables["name"], variables.get("project") or "uncategorized"
     is_new = name not in server.runs
+    server.projects.add(project)
     run = server.runs.setdefault(name, Run(name, project, len(server.runs) + 1))
     if variables.get("config"):
         run.config = json.loads(variables["config"])
@@ -532,6 +536,51 @@ def _commit_artifact(server: WandbServer, variables: Json, query: str) -> Json:
     return {"commitArtifact": {"artifact": {"id": artifact.id, "digest": artifact.digest}}}
 
 
+def _projects(server: WandbServer, variables: Json, query: str) -> Json:
+    nodes = [
+        {
+            "__typename": "Project", "id": f"project-{name}", "name": name, "entityName": variables["entity"],
+            "createdAt": "2026-01-01T00:00:00", "isBenchmark": False, "user": None,
+        }
+        for name in sorted(server.projects)
+    ]  # fmt: skip
+    page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+    return {"models": {"pageInfo": page, "edges": [{"node": node} for node in nodes]}}
+
+
+def _create_project(server: WandbServer, variables: Json, query: str) -> Json:
+    server.projects.add(variables["input"]["name"])
+    return {"result": {"project": None, "model": None, "inserted": True}}
+
+
+def _upsert_view(server: WandbServer, variables: Json, query: str) -> Json:
+    """Without an id it is a new view, whatever its name; the project must be there."""
+    if variables["projectName"] not in server.projects:
+        raise LookupError(f"no project {variables['projectName']}")
+    is_new = not variables.get("id")
+    view_id = base64.b64encode(f"View:{len(server.views) + 1}".encode()).decode() if is_new else variables["id"]
+    project = {"id": "P1", "name": variables["projectName"], "entityName": variables["entityName"]}
+    view = {} if is_new else server.views[view_id]
+    view |= {name: variables[name] for name in ("name", "displayName", "description", "type", "spec")}
+    view |= {"id": view_id, "project": project, "user": None}
+    view |= dict.fromkeys(("createdAt", "updatedAt"), "2026-01-01T00:00:00")
+    server.views[view_id] = view
+    return {"upsertView": {"view": view, "inserted": is_new}}
+
+
+def _views_of_project(server: WandbServer, variables: Json, query: str) -> Json:
+    project = variables.get("project") or variables["projectName"]
+    if project not in server.projects:
+        return {"project": None}
+    wanted_type, wanted_name = variables.get("viewType") or "runs", variables.get("viewName")
+    edges = [
+        {"node": view, "cursor": view["id"]}
+        for view in server.views.values()
+        if view["project"]["name"] == project and view["type"] == wanted_type and wanted_name in (None, view["name"])
+    ]
+    return {"project": {"allViews": {"edges": edges, "pageInfo": {"endCursor": None, "hasNextPage": False}}}}
+
+
 _OPERATIONS: dict[str, Callable[[WandbServer, Json, str], Json]] = {
     "Viewer": _viewer,
     "GetDefaultEntity": _viewer,
@@ -559,4 +608,11 @@ _OPERATIONS: dict[str, Callable[[WandbServer, Json, str], Json]] = {
     "FetchArtifactManifest": _artifact_manifest,
     "GetArtifactMembershipFileUrls": _artifact_file_urls,
     "UseArtifact": _use_artifact,
+    "GetProjects": _projects,
+    "CreateProject": _create_project,
+    "UpsertView2": _upsert_view,
+    "upsertView": _upsert_view,
+    "ProjectViews": _views_of_project,
+    "View": _views_of_project,
+    "SpecificReport": lambda server, variables, query: {"view": server.views.get(variables["reportId"])},
 }
