@@ -1,6 +1,7 @@
 """The workspace and the report: every name they plot exists in a real run, and they survive a server."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +11,20 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from lab3.config import load_config
+from lab3.rundir import create_run
+from lab3.tracking import dashboards
+from tests.wandb_server import ENTITY, Fault, WandbServer
+
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+# W&B's client may wait like this for its own service, after a request that was given up on.
+WAITS_AT_EXIT = """
+import atexit, threading
+from lab3.cli import run_program
+atexit.register(threading.Event().wait)
+run_program("lab3")
+"""
+Push = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def panels_in(value: Any) -> Iterator[dict[str, Any]]:
@@ -80,3 +94,126 @@ def test_every_name_that_is_plotted_exists_in_a_real_run(invoke: Callable[..., R
 def test_without_an_entity_it_says_what_to_give(invoke: Callable[..., Result]) -> None:
     result = invoke("dashboard", "push", "--dry-run")
     assert result.exit_code == 78 and "give --entity or set WANDB_ENTITY" in result.stderr
+
+
+@pytest.fixture
+def server() -> Iterator[WandbServer]:
+    with WandbServer() as running:
+        yield running
+        assert running.errors == []
+
+
+@pytest.fixture
+def push(tmp_path: Path, server: WandbServer) -> Push:
+    """`lab3 dashboard push` in a process of its own, for a run by its id or for none."""
+
+    def push(
+        run_id: str | None, program: tuple[str, str] = ("-m", "lab3"), **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        runs = tmp_path / "runs"
+        if run_id is not None and not (runs / run_id).exists():
+            create_run(runs, run_id, load_config(), {})
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+        arguments = [] if run_id is None else [str(runs / run_id)]
+        return subprocess.run(
+            [sys.executable, *program, "dashboard", "push", *arguments, "--entity", ENTITY, "--project", "p"],
+            env={**inherited, **server.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return push
+
+
+def without_ids(value: Any) -> Any:
+    """Ids of views, runsets, sections and panels are made anew by every push."""
+    if isinstance(value, dict):
+        return {name: without_ids(inner) for name, inner in value.items() if name not in ("id", "__id__")}
+    return [without_ids(inner) for inner in value] if isinstance(value, list) else value
+
+
+def kept(server: WandbServer) -> dict[str, Any]:
+    """What the server has of every view, by its id."""
+    names = ("type", "displayName", "description", "project")
+    return {
+        view_id: ({name: view[name] for name in names}, without_ids(json.loads(view["spec"])))
+        for view_id, view in server.views.items()
+    }
+
+
+@pytest.mark.usefixtures("fresh_client")
+def test_what_was_pushed_loads_back_unchanged(push: Push, server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wandb_workspaces.reports.v2.interface import PanelGrid, Report
+    from wandb_workspaces.workspaces.interface import Workspace
+
+    done = push("r")
+    assert done.returncode == 0, done.stderr
+    workspace_url, report_url = done.stdout.splitlines()
+    assert workspace_url == f"{server.url}/{ENTITY}/p?nw=lab3sweeps"
+    assert report_url.startswith(f"{server.url}/{ENTITY}/p/reports/")
+
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    workspace, report = Workspace.from_url(workspace_url), Report.from_url(report_url)
+    pushed = dashboards.make_workspace(ENTITY, "p"), dashboards.make_report(ENTITY, "p", "r")
+    loaded = json.loads(dashboards.describe(workspace, report))
+    assert without_ids(loaded) == without_ids(json.loads(dashboards.describe(*pushed)))
+    assert (workspace.name, len(workspace.sections)) == ("lab3 sweeps", 5)
+    for name in ("entity", "project", "title", "description", "width"):
+        assert getattr(report, name) == getattr(pushed[1], name)
+    grids = [block for block in report.blocks if isinstance(block, PanelGrid)]
+    assert [len(grid.panels) for grid in grids] == [5, 4, 4, 2]
+
+
+def test_a_report_shows_the_one_run_with_that_id() -> None:
+    report = dashboards.make_report(ENTITY, "p", "it's-a.run")
+    grids = [block for block in report.blocks if hasattr(block, "runsets")]
+    of_the_run = {"key": {"section": "run", "name": "name"}, "op": "=", "value": "it's-a.run", "disabled": False}
+    assert len(grids) == 4
+    for grid in grids:
+        (runset,) = grid._to_model().metadata.run_sets
+        assert runset.filters["filters"] == [of_the_run]
+
+
+def test_the_longest_run_id_fits_a_title() -> None:
+    first, second = (dashboards.make_report(ENTITY, "p", letter + "x" * 127).title for letter in "ab")
+    assert first != second and len(first) == 128
+
+
+def test_a_second_push_replaces_both(push: Push, server: WandbServer) -> None:
+    first = push("r")
+    pushed = kept(server)
+    assert sorted(view["type"] for view in server.views.values()) == ["project-view", "runs"]
+    for view in server.views.values():
+        view["spec"] = "{}"
+    assert push("r").stdout == first.stdout
+    assert kept(server) == pushed
+
+    # Another run's report is another report, and nothing else is touched.
+    other = push("q").stdout.splitlines()
+    assert other[0] == first.stdout.splitlines()[0] and other[1] not in first.stdout
+    assert len(server.views) == 3 and kept(server).items() >= pushed.items()
+
+
+def test_without_a_run_only_the_workspace_is_pushed(push: Push, server: WandbServer) -> None:
+    assert push(None).stdout == f"{server.url}/{ENTITY}/p?nw=lab3sweeps\n"
+    assert [view["type"] for view in server.views.values()] == ["project-view"]
+
+
+@pytest.mark.parametrize("operation", [None, "upsertView"])
+def test_a_server_in_trouble_ends_the_command_soon(push: Push, server: WandbServer, operation: str | None) -> None:
+    server.faults = [Fault("graphql", 500, 10**6, operation)]
+    failed = push("r", program=("-c", WAITS_AT_EXIT), WANDB_HTTP_TIMEOUT="2")
+    assert (failed.returncode, failed.stdout) == (75, "")
+    (error,) = [line for line in failed.stderr.splitlines() if not line.startswith("wandb: ")]
+    assert error.startswith("Error: W&B did not take the dashboard (") and error.endswith("; try again")
+    assert server.faults[0].n_done > 0
+
+
+def test_a_wrong_key_is_an_error_that_says_so(push: Push, server: WandbServer) -> None:
+    failed = push("r", WANDB_API_KEY="0" * 40)
+    assert (failed.returncode, failed.stdout) == (75, "")
+    (error,) = [line for line in failed.stderr.splitlines() if not line.startswith("wandb: ")]
+    assert error.startswith("Error: W&B did not take the dashboard (")
+    assert server.views == {}

@@ -6,8 +6,9 @@ from typing import Any
 from lab3.errors import ConfigError, ServerError
 
 NAME = "lab3 sweeps"
-# W&B finds a saved view by this name, so pushing again replaces it.
+# A saved view is found by this name, so pushing again replaces it.
 _VIEW = "nw-lab3sweeps-v"
+_LONGEST_TITLE = 128
 
 
 def make_workspace(entity: str, project: str) -> Any:
@@ -34,7 +35,7 @@ def make_report(entity: str, project: str, run_id: str) -> Any:
     """The story of one run: the question, the curve, what went, and what the channels look like."""
     wr, _ = _import_workspaces()
     # Without a project of its own it is the report's, and no server need be asked for it.
-    runset = wr.Runset(name=run_id, filters=f"Metric('Name') == '{run_id}'")
+    runset = wr.Runset(name=run_id, filters=f"Metric('ID') == {run_id!r}")
 
     def grid(panels: list[Any]) -> Any:
         return wr.PanelGrid(runsets=[runset], panels=panels)
@@ -42,7 +43,8 @@ def make_report(entity: str, project: str, run_id: str) -> Any:
     return wr.Report(
         entity=entity,
         project=project,
-        title=f"How many channels does it need? {run_id}",
+        # Without a question mark, as the client makes an address of it, and cut where the run's id stays whole.
+        title=f"How many channels it needs: {run_id}"[-_LONGEST_TITLE:],
         description="Accuracy as the least important channels of one layer are pruned, one after the other.",
         blocks=[
             wr.P("For every K the K least important channels are pruned and all test images are classified again."),
@@ -75,15 +77,32 @@ def push(workspace: Any, report: Any | None) -> list[str]:
     import wandb
 
     try:
+        api = wandb.Api()
+        if workspace.project not in {each.name for each in api.projects(workspace.entity)}:
+            api.create_project(workspace.project, workspace.entity)
+        # Only with its id is a view replaced for certain.
+        workspace._internal_id = _find_workspace(api, f"{workspace.entity}/{workspace.project}")
+        urls = [workspace.save().url]
         if report is not None:
-            path = f"{report.entity}/{report.project}"
-            same = [each for each in wandb.Api().reports(path) if each.display_name == report.title]
-            if same:
-                report.id = same[0].id
-        return [saved.url for saved in (workspace.save(), report.save() if report else None) if saved is not None]
+            report.id = _find_report(api, f"{report.entity}/{report.project}", report.title)
+            urls.append(report.save().url)
+        return urls
     except Exception as error:
         # The client raises errors of many libraries.
         raise ServerError(f"W&B did not take the dashboard ({type(error).__name__}: {error}); try again") from error
+
+
+def _find_workspace(api: Any, project: str) -> str:
+    """The id of the workspace that was pushed before, "" if there is none."""
+    views = api.reports(project, name=_VIEW)
+    # Reports and workspaces are both views, listed by their type.
+    views.variables["viewType"] = "project-view"
+    return next((str(view.id) for view in views), "")
+
+
+def _find_report(api: Any, project: str, title: str) -> str:
+    """The id of the report of that title, "" if there is none."""
+    return next((str(report.id) for report in api.reports(project) if report.display_name == title), "")
 
 
 def _sweep_panels(wr: Any) -> list[Any]:
