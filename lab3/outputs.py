@@ -217,7 +217,8 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of `summary.json`: what was pruned and how, the baseline, the best, the last and the safe point.
 
-    Safe is the largest K up to which no accuracy is more than `safe_drop` below the baseline.
+    Safe is the largest K up to which no accuracy is more than `safe_drop` below the baseline; `share` is that of the
+    layer's channels that are then gone.
     """
     best = max(points, key=lambda point: (point.correct, point.k))
     baseline = points[0] if points[0].k == 0 else None
@@ -229,15 +230,16 @@ def summarise(
         "baseline": _describe(baseline) if baseline else None,
         "best": _describe(best),
         "last": _describe(points[-1]),
-        "safe": {**_describe(_last_safe(points, safe_drop)), "drop": safe_drop} if baseline else None,
+        "safe": _describe_safe(points, safe_drop, layer["n_channels"]) if baseline else None,
     }
 
 
-def _last_safe(points: Sequence[SweepPoint], safe_drop: float) -> SweepPoint:
+def _describe_safe(points: Sequence[SweepPoint], safe_drop: float, n_channels: int) -> dict[str, Any]:
     floor = points[0].correct - safe_drop * points[0].total
     # A product such as 0.07 * 100 is not exact.
     n_safe = next((number for number, point in enumerate(points) if point.correct < floor - 1e-6), len(points))
-    return points[n_safe - 1]
+    safe = points[n_safe - 1]
+    return {**_describe(safe), "share": safe.n_pruned / n_channels, "drop": safe_drop}
 
 
 def _describe(point: SweepPoint) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def test_sweep_of_a_model_file_writes_the_run_known_on_paper(
     ]
     summary = json.loads((run / "summary.json").read_text())
     assert summary["baseline"] == {"k": 0, "n_pruned": 0, "correct": 4, "accuracy": 1.0}
-    assert summary["safe"] == {"k": 1, "n_pruned": 1, "correct": 4, "accuracy": 1.0, "drop": 0.01}
+    assert summary["safe"] == {"k": 1, "n_pruned": 1, "correct": 4, "accuracy": 1.0, "share": 0.25, "drop": 0.01}
     assert (run / "scores.csv").read_text().splitlines() == [
         "channel,mean_activation,mean_absolute,maximum,standard_deviation,apoz,filter_l1,filter_l2",
         f"0,1.0,1.0,2.0,{0.5**0.5},0.75,1.0,1.0",

@@ -47,6 +47,9 @@ def names_plotted(described: dict[str, Any]) -> dict[str, set[str]]:
             names["history"] |= {config["xAxis"], *config["metrics"]}
         elif panel["viewType"] == "Scalar Chart":
             names["summary"] |= {name.removeprefix("summary_metrics.") for name in config["metrics"]}
+        elif panel["viewType"] == "Bar Chart":
+            names["summary"] |= set(config["metrics"])
+            names["config"].add(config["groupBy"].replace(".value", ""))
         elif panel["viewType"] == "Media Browser":
             names["history"] |= set(config["mediaKeys"])
         elif panel["viewType"] == "Parallel Coordinates Plot":
@@ -163,7 +166,7 @@ def test_what_was_pushed_loads_back_unchanged(push: Push, server: WandbServer, m
     for name in ("entity", "project", "title", "description", "width"):
         assert getattr(report, name) == getattr(pushed[1], name)
     grids = [block for block in report.blocks if isinstance(block, PanelGrid)]
-    assert [len(grid.panels) for grid in grids] == [5, 4, 4, 2]
+    assert [len(grid.panels) for grid in grids] == [5, 6, 4, 2]
 
 
 def test_a_report_shows_the_one_run_with_that_id() -> None:

@@ -22,7 +22,7 @@ def make_workspace(entity: str, project: str) -> Any:
             ws.Section(name="Sweep", is_open=True, panels=_sweep_panels(wr)),
             ws.Section(name="Result", is_open=True, panels=_result_panels(wr)),
             ws.Section(name="Channels", is_open=True, panels=_channel_panels(wr)),
-            ws.Section(name="Criteria and layers", is_open=True, panels=[_compare_panel(wr)]),
+            ws.Section(name="Criteria and layers", is_open=True, panels=_compare_panels(wr)),
             ws.Section(name="Training", is_open=False, panels=_training_panels(wr)),
         ],
         settings=ws.WorkspaceSettings(x_axis="K", smoothing_type="none"),
@@ -50,7 +50,8 @@ def make_report(entity: str, project: str, run_id: str) -> Any:
             wr.P("For every K the K least important channels are pruned and all test images are classified again."),
             wr.H2("Accuracy at every K"),
             grid(_sweep_panels(wr)),
-            wr.H2("Baseline and best"),
+            wr.H2("How many can go"),
+            wr.P("Safe is the largest K up to which accuracy stays within the set drop of the baseline."),
             grid(_result_panels(wr)),
             wr.H2("The channels"),
             wr.P("Every channel with its importance, its rank, the K at which it goes, and its mean feature map."),
@@ -119,7 +120,7 @@ def _sweep_panels(wr: Any) -> list[Any]:
 
 
 def _result_panels(wr: Any) -> list[Any]:
-    names = ("baseline/accuracy", "best/accuracy", "best/K", "last/accuracy")
+    names = ("baseline/accuracy", "safe/K", "safe/accuracy", "safe/share", "best/K", "best/accuracy")
     return [wr.ScalarChart(title=name, metric=wr.SummaryMetric(name)) for name in names]
 
 
@@ -132,12 +133,19 @@ def _channel_panels(wr: Any) -> list[Any]:
     ]
 
 
-def _compare_panel(wr: Any) -> Any:
-    columns = [wr.Config("prune.criterion"), wr.Config("prune.ranking"), wr.Config("prune.bias")]
-    columns += [wr.SummaryMetric(name) for name in ("n_channels", "best/K", "best/accuracy")]
-    return wr.ParallelCoordinatesPlot(
-        title="criteria and layers", columns=[wr.ParallelCoordinatesPlotColumn(metric=column) for column in columns]
-    )
+def _compare_panels(wr: Any) -> list[Any]:
+    columns = [wr.Config(f"prune.{name}") for name in ("layer", "criterion", "ranking", "bias")]
+    columns += [wr.SummaryMetric(name) for name in ("n_channels", "safe/share", "best/K", "best/accuracy")]
+    return [
+        wr.BarPlot(
+            title="sensitivity: share of channels that can go, by layer",
+            metrics=["safe/share"],
+            groupby=wr.Config("prune.layer"),
+        ),
+        wr.ParallelCoordinatesPlot(
+            title="criteria and layers", columns=[wr.ParallelCoordinatesPlotColumn(metric=column) for column in columns]
+        ),
+    ]
 
 
 def _training_panels(wr: Any) -> list[Any]:
