@@ -1,6 +1,8 @@
 """The real client and the real command line against a stand-in server: nothing is lost, doubled or out of order."""
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from lab3.rundir import RunDir
 from tests.wandb_server import KEY, Fault, WandbServer
 
 C = 24
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
 @pytest.fixture
@@ -52,8 +55,8 @@ def work(tmp_path: Path) -> Path:
 class Client:
     """The command line in processes of its own, with the server's address or without."""
 
-    def __init__(self, folder: Path, server: WandbServer) -> None:
-        self.folder, self.server = folder, server
+    def __init__(self, folder: Path, server: WandbServer, *arguments: Any) -> None:
+        self.folder, self.server, self.arguments = folder, server, arguments
         self.run = folder / "runs" / "r"
         self.errors = ""
 
@@ -75,11 +78,17 @@ class Client:
         return self.do(*self.sweep_arguments(*args), **settings)
 
     def sweep_arguments(self, *args: Any) -> tuple[Any, ...]:
-        return ("sweep", "m.h5", "--data", "d.npz", "--run-id", "r", "--set", "tracking.finish_timeout_s=20.0", *args)
+        return (*self.arguments, "--run-id", "r", "--set", "tracking.finish_timeout_s=20.0", *args)
+
+    @property
+    def up_to_date(self) -> str:
+        """What publish says of a run that is."""
+        n_rows = len(read_epochs(RunDir(self.run))) + len(read_journal(self.run / "journal.jsonl"))
+        return f"r: up to date, {n_rows} rows\n"
 
     def stop_in_sweep(self, number: signal.Signals, *args: Any, mode: str = "online", n_points: int = 3) -> int:
         """Start, send a signal after some points, and return the exit code."""
-        slowly = ("--set", "sweep.batch_size=1") if args[0] == "sweep" else ()
+        slowly = ("--set", "sweep.batch_size=1") if args[0] != "resume" else ()
         process = self.start(*args, *slowly, mode=mode)
         assert process.stderr is not None
         seen = 0
@@ -115,6 +124,8 @@ class Client:
         assert swept[-1]["accuracy_chart_table"]["nrows"] == n_channels
         media = {name: value for row in swept for name, value in row.items() if isinstance(value, dict)}
         named = {"channels", "feature_map_0", "feature_maps", "confusion_k0", "accuracy_curve", "accuracy_chart_table"}
+        for k in RunDir(self.run).read_config().sweep.feature_maps_k:
+            named |= {f"feature_maps_k{k}", f"confusion_k{k}"}
         assert set(media) == named | ({"learning_curves"} if epochs else set())
         assert {value["_type"] for value in media.values()} == {"image-file", "table-file"}
         for row in swept:
@@ -135,7 +146,14 @@ class Client:
 
 @pytest.fixture
 def client(work: Path, server: WandbServer) -> Client:
-    return Client(work, server)
+    """Sweeps the small model."""
+    return Client(work, server, "sweep", "m.h5", "--data", "d.npz")
+
+
+@pytest.fixture
+def digits(tmp_path: Path, server: WandbServer) -> Client:
+    """Runs the digits experiment."""
+    return Client(tmp_path, server, "run", EXPERIMENTS / "digits.yaml")
 
 
 def test_an_online_run_arrives_whole_and_publishing_it_changes_nothing(client: Client, server: WandbServer) -> None:
@@ -202,16 +220,35 @@ def test_model_and_data_come_from_the_server_and_are_linked(client: Client, serv
 
 
 @pytest.mark.online
-def test_three_fragments_each_sent_by_hand_are_one_run(client: Client) -> None:
-    assert client.stop_in_sweep(signal.SIGKILL, *client.sweep_arguments(), mode="offline") == -signal.SIGKILL
-    client.sync()
-    assert client.stop_in_sweep(signal.SIGTERM, "resume", "runs/r", mode="offline", n_points=2) == 75
-    client.sync()
-    client.do("resume", "runs/r", mode="offline")
-    client.sync()
-    client.do("publish", "runs/r")
-    client.check_whole()
-    assert client.do("publish", "runs/r") == f"r: up to date, {C} rows\n"
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_the_digits_experiment_arrives_whole(digits: Client, mode: str) -> None:
+    digits.sweep(mode=mode)
+    digits.do("publish", "runs/r")
+    digits.check_whole()
+    assert digits.do("publish", "runs/r") == digits.up_to_date
+
+
+@pytest.mark.online
+def test_three_fragments_each_sent_by_hand_are_one_run(digits: Client) -> None:
+    assert digits.stop_in_sweep(signal.SIGKILL, *digits.sweep_arguments(), mode="offline") == -signal.SIGKILL
+    digits.sync()
+    assert digits.stop_in_sweep(signal.SIGTERM, "resume", "runs/r", mode="offline", n_points=2) == 75
+    digits.sync()
+    digits.do("resume", "runs/r", mode="offline")
+    digits.sync()
+    digits.do("publish", "runs/r")
+    digits.check_whole()
+    assert digits.do("publish", "runs/r") == digits.up_to_date
+
+
+@pytest.mark.online
+def test_three_fragments_never_sent_are_one_run(digits: Client) -> None:
+    assert digits.stop_in_sweep(signal.SIGKILL, *digits.sweep_arguments(), mode="offline") == -signal.SIGKILL
+    assert digits.stop_in_sweep(signal.SIGTERM, "resume", "runs/r", mode="offline", n_points=2) == 75
+    digits.do("resume", "runs/r", mode="offline")
+    digits.do("publish", "runs/r")
+    digits.check_whole()
+    assert digits.do("publish", "runs/r") == digits.up_to_date
 
 
 @pytest.mark.online
@@ -228,13 +265,13 @@ def test_rows_that_came_twice_are_rewound(client: Client, server: WandbServer) -
 
 @pytest.mark.online
 @pytest.mark.parametrize("mode", ["online", "offline"])
-def test_a_killed_run_resumed_and_published_is_whole(client: Client, mode: str) -> None:
-    assert client.stop_in_sweep(signal.SIGKILL, *client.sweep_arguments(), mode=mode) == -signal.SIGKILL
-    assert client.stop_in_sweep(signal.SIGKILL, "resume", "runs/r", mode=mode, n_points=2) == -signal.SIGKILL
-    client.do("resume", "runs/r", mode=mode)
-    client.do("publish", "runs/r")
-    client.check_whole()
-    assert client.do("publish", "runs/r") == f"r: up to date, {C} rows\n"
+def test_a_killed_run_resumed_and_published_is_whole(digits: Client, mode: str) -> None:
+    assert digits.stop_in_sweep(signal.SIGKILL, *digits.sweep_arguments(), mode=mode) == -signal.SIGKILL
+    assert digits.stop_in_sweep(signal.SIGKILL, "resume", "runs/r", mode=mode, n_points=2) == -signal.SIGKILL
+    digits.do("resume", "runs/r", mode=mode)
+    digits.do("publish", "runs/r")
+    digits.check_whole()
+    assert digits.do("publish", "runs/r") == digits.up_to_date
 
 
 @pytest.mark.online
@@ -248,6 +285,33 @@ def test_sigterm_ends_soon_as_preempting_and_loses_nothing(client: Client, serve
     client.do("resume", "runs/r", mode=mode)
     client.do("publish", "runs/r")
     client.check_whole()
+
+
+@pytest.mark.online
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_sigterm_at_random_moments_ends_in_ten_seconds(digits: Client, server: WandbServer, mode: str) -> None:
+    rng = np.random.default_rng(7)
+    slowly, n_stopped = ("--set", "sweep.batch_size=1"), 0
+    while n_stopped < 10:
+        is_resumed = digits.run.exists()
+        process = digits.start(*(("resume", "runs/r") if is_resumed else digits.sweep_arguments(*slowly)), mode=mode)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=rng.uniform(0.5, 12))
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=10)
+        if process.returncode == 0:
+            # It was done before.
+            shutil.rmtree(digits.run)
+            server.runs.clear()
+            continue
+        assert process.returncode == 75, errors
+        n_stopped += 1
+        if mode == "online" and ("train: " in errors or "sweep: " in errors):
+            assert server.runs["r"].state == "preempted"
+    digits.do(*(("resume", "runs/r") if digits.run.exists() else digits.sweep_arguments()), mode=mode)
+    digits.do("publish", "runs/r")
+    digits.check_whole()
+    assert digits.do("publish", "runs/r") == digits.up_to_date
 
 
 FAULTS = {
@@ -293,21 +357,21 @@ def test_a_server_that_vanishes_costs_one_warning(client: Client, server: WandbS
 
 
 @pytest.mark.online
-def test_kills_at_random_moments_lose_nothing(client: Client) -> None:
+def test_kills_at_random_moments_lose_nothing(digits: Client) -> None:
     rng = np.random.default_rng(3)
-    arguments = (*client.sweep_arguments(), "--set", "sweep.batch_size=1")
+    arguments = digits.sweep_arguments("--set", "sweep.batch_size=1")
     for _ in range(10):
-        process = client.start(*arguments)
-        try:
-            process.communicate(timeout=rng.uniform(4, 12))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-        if client.run.exists():
+        process = digits.start(*arguments)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=rng.uniform(2, 12))
+        process.kill()
+        process.communicate()
+        if digits.run.exists():
             arguments = ("resume", "runs/r")
-    client.do("resume", "runs/r")
-    client.do("publish", "runs/r")
-    client.check_whole()
+    digits.do(*arguments)
+    digits.do("publish", "runs/r")
+    digits.check_whole()
+    assert digits.do("publish", "runs/r") == digits.up_to_date
 
 
 @pytest.mark.online
