@@ -11,7 +11,7 @@ from typing import Any
 
 import lab3
 from lab3.backend import backend_versions
-from lab3.data import Dataset
+from lab3.data import Dataset, sha256_file
 
 _PACKAGES = ("numpy", "wandb", "matplotlib", "pillow", "scikit-learn", "h5py", "pydantic")
 
@@ -46,19 +46,41 @@ def make_manifest(
             "train": _describe(train, artifacts) if train is not None else None,
         },
         "device": device,
-        "versions": {
-            "python": platform.python_version(),
-            **backend_versions(),
-            **{name: version(name) for name in _PACKAGES},
-        },
+        "versions": _versions(),
         "machine": {"system": platform.system(), "processor": platform.machine(), "n_cpus": os.cpu_count()},
         "git_commit": _git_commit(),
+    }
+
+
+def differing_versions(manifest: Mapping[str, Any], device: str) -> list[str]:
+    """What computes here and is not what `manifest` names, as `keras 3.15.1, here 3.16.0`."""
+    then = {"lab3": manifest["lab3"], "device": manifest["device"], **manifest["versions"]}
+    here = {"lab3": lab3.__version__, "device": device, **_versions()}
+    names = ["lab3", "device", "python", "numpy", *backend_versions()]
+    return [f"{name} {then.get(name)}, here {here[name]}" for name in names if then.get(name) != here[name]]
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a run by its name in the run's folder.
+
+    Left out are the manifest itself, what belongs to W&B's client, and hidden files, which a kill can leave.
+    """
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {
+        name.as_posix(): sha256_file(folder / name)
+        for name in names
+        if name.parts[0] not in ("manifest.json", "wandb") and not name.name.startswith(".")
     }
 
 
 def now() -> str:
     """UTC time to the second, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **backend_versions(), **packages}
 
 
 def _describe(dataset: Dataset, artifacts: Mapping[str, str]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class RunDir:
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write `values` to a JSON file in one step."""
-        write_atomically(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+        write_atomically(path, encode_json(values))
 
     def write_csv(self, path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Write a CSV file in one step; the same rows give the same bytes."""
@@ -139,3 +139,8 @@ def runs_in(path: Path) -> list[Path]:
     if (path / "manifest.json").exists():
         return [path]
     return sorted(each.parent for each in path.glob("*/manifest.json")) or [path]
+
+
+def encode_json(values: Mapping[str, Any]) -> bytes:
+    """The content of a JSON file of a run."""
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()

@@ -9,6 +9,7 @@ from lab3.backend import Device
 from lab3.config import Config
 from lab3.errors import StoppedError
 from lab3.manifest import make_manifest, now
+from lab3.pipeline.finishing import finish_run
 from lab3.pipeline.materials import Materials, Shared, fetch_inputs, load_materials
 from lab3.pipeline.record import flatten_summary, tell_inputs, tell_results, tell_training, tracker_settings
 from lab3.pipeline.sweeping import sweep_network
@@ -101,8 +102,7 @@ def _work(
             summary.update(summarise_training(run, config, materials))
         else:
             summary.update(sweep_network(run, config, materials, tracker, progress, elapsed))
-        run.write_json(run.manifest_json, manifest | {"finished_at": now(), "elapsed_s": elapsed})
-        run.write_json(run.summary_json, {"run_id": run.run_id, **summary})
+        finish_run(run, manifest | {"finished_at": now(), "elapsed_s": elapsed}, {"run_id": run.run_id, **summary})
         tell_results(run, tracker)
     return run
 

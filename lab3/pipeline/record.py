@@ -43,7 +43,8 @@ def tracker_settings(run: RunDir, config: Config) -> dict[str, Any]:
         "job_type": manifest["kind"],
         "notes": tracking.notes,
         "tags": tracking.tags,
-        "config": {**config.model_dump(), "manifest": manifest},
+        # Hashes of the files come at the end; W&B's artifacts have their own.
+        "config": {**config.model_dump(), "manifest": {key: manifest[key] for key in manifest if key != "files"}},
     }
 
 
