@@ -6,6 +6,8 @@ Lab3Error
 ├── DataError       exit 65  images or labels that cannot be used
 ├── ModelError      exit 65  a model file that cannot be used
 ├── RunLockedError  exit 75  another process works on this run; try again later
+├── RecordError     exit 65  a run folder is not what its own record says, or a run repeated gives something else
+├── UnfinishedError exit 75  a run that has not come to its end; resume it first
 ├── ServerError     exit 75  W&B's server cannot be reached or is not up to date; try again later
 └── StoppedError    exit 75 or 130  a signal asked to stop; what was computed is kept
 
@@ -43,6 +45,18 @@ class ModelError(Lab3Error):
 
 class RunLockedError(Lab3Error):
     """Another process holds the run's lock."""
+
+    exit_code = 75
+
+
+class RecordError(Lab3Error):
+    """A run folder that is not what its own record says, or a run that gives something else when it is repeated."""
+
+    exit_code = 65
+
+
+class UnfinishedError(Lab3Error):
+    """A run that has not come to its end."""
 
     exit_code = 75
 

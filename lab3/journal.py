@@ -59,6 +59,21 @@ def read_journal(path: Path) -> list[Row]:
     return rows[1:]
 
 
+def read_lines(path: Path, *, is_finished: bool) -> list[Row]:
+    """The header, if it was written, and the points in the journal at `path` in the order they were written.
+
+    Raises `RunStateError` if a line is damaged; in the journal of a finished run that can be the last one too.
+    """
+    content = path.read_bytes()
+    rows, valid_bytes = _parse(content, path)
+    if is_finished and not 0 < valid_bytes == len(content):
+        raise RunStateError(
+            f"{path} must end with a whole line, but behind byte {valid_bytes} of {len(content)} the checksum does not "
+            "fit; delete what is behind it and summary.json, and resume"
+        )
+    return rows
+
+
 def encode_row(row: Mapping[str, Any]) -> bytes:
     """One line of a journal: the row as JSON with its checksum as the last member."""
     body = json.dumps(row, separators=(",", ":"), allow_nan=False)

@@ -139,6 +139,18 @@ def write_predictions(run: RunDir, ks: Sequence[int], predictions_kn: np.ndarray
     write_atomically(run.predictions_npz, content.getvalue())
 
 
+def read_predictions(run: RunDir) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """The K, the predicted classes `(K, N)` and the labels `(N,)` of `write_predictions`."""
+    try:
+        with np.load(run.predictions_npz, allow_pickle=False) as arrays:
+            return arrays["k"].tolist(), arrays["predicted"], arrays["label"]
+    except Exception as error:
+        # NumPy lets everything from zipfile, zlib and its own parser through.
+        raise RunStateError(
+            f"{run.predictions_npz} cannot be read ({error}); repeat the run to have it again"
+        ) from error
+
+
 def write_comparison(folder: Path, runs: Mapping[str, RunDir]) -> None:
     """`comparison.csv` and `comparison.png` of finished runs by label: accuracy against the share of channels gone."""
     rows, curves = [], {}

@@ -135,10 +135,18 @@ def open_run(path: Path) -> RunDir:
 
 
 def runs_in(path: Path) -> list[Path]:
-    """`path` if it is a run's folder, else the runs below it, as of a group; `[path]` if there are none."""
-    if (path / "manifest.json").exists():
+    """`path` if it is a run's folder, else the runs below it, those of groups too; `[path]` if there are none.
+
+    A folder that has lost one of the two files every run begins with is still one.
+    """
+
+    def is_run(folder: Path) -> bool:
+        return (folder / "manifest.json").exists() or (folder / "config.yaml").exists()
+
+    if is_run(path):
         return [path]
-    return sorted(each.parent for each in path.glob("*/manifest.json")) or [path]
+    below = [[child] if is_run(child) else sorted(child.glob("*")) for child in sorted(path.glob("*"))]
+    return [each for folders in below for each in folders if is_run(each)] or [path]
 
 
 def encode_json(values: Mapping[str, Any]) -> bytes:

@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lab3.backend import load_backend
+from lab3.cli import main
+from lab3.model_files import save_model
 
 load_backend("cpu")
 
@@ -45,8 +47,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-@pytest.fixture
-def toy_model() -> Any:
+def make_toy_model() -> Any:
     """A 1x1 convolution to 4 channels that copies the image's 4 channels, and a head whose answers are known on paper.
 
     Class 0 gets the sum of the even channels, class 1 that of the odd ones.
@@ -68,8 +69,7 @@ def toy_model() -> Any:
     return model
 
 
-@pytest.fixture
-def toy_images() -> tuple[np.ndarray, np.ndarray]:
+def make_toy_images() -> tuple[np.ndarray, np.ndarray]:
     """Four constant images for `toy_model`. Channel means are 1, 2, 3, 4.
 
     Sums of even and odd channels at K = 0: 12:8, 2:4, 1:4, 1:8, all right. K = 1 takes channel 0: 10:8, 1:4, 0:4, 1:8,
@@ -80,10 +80,47 @@ def toy_images() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture
+def toy_model() -> Any:
+    """See `make_toy_model`."""
+    return make_toy_model()
+
+
+@pytest.fixture
+def toy_images() -> tuple[np.ndarray, np.ndarray]:
+    """See `make_toy_images`."""
+    return make_toy_images()
+
+
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two finished runs for tests to copy: `toy` of a model file, `own` of a network it trained."""
+    folder = tmp_path_factory.mktemp("finished")
+    images_nhwc, labels_n = make_toy_images()
+    save_model(make_toy_model(), folder / "toy.h5")
+    np.savez(folder / "toy.npz", x_test=images_nhwc, y_test=labels_n)
+    common = ["--mode", "disabled", "--out", str(folder / "runs")]
+    settings = ["data.scale=1.0", "sweep.save_predictions=true", "sweep.feature_maps_k=[2]"]
+    toy = ["sweep", folder / "toy.h5", "--data", folder / "toy.npz", "--run-id", "toy"]
+    digits = Path(__file__).parents[1] / "experiments" / "digits.yaml"
+    own = [
+        "run",
+        digits,
+        "train.epochs=1",
+        "sweep.schedule=0:C:8",
+        "--set",
+        "sweep.feature_maps_k=[]",
+        "--run-id",
+        "own",
+    ]
+    for args in ([*toy, *(f"--set={setting}" for setting in settings)], own):
+        result = CliRunner().invoke(main, [str(arg) for arg in [*args, *common]])
+        assert result.exit_code == 0, result.output
+    return folder / "runs"
+
+
+@pytest.fixture
 def invoke() -> Callable[..., Result]:
     """The command line in this process."""
-    from lab3.cli import main
-
     return lambda *args: CliRunner().invoke(main, [str(arg) for arg in args])
 
 

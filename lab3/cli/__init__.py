@@ -12,6 +12,7 @@ from lab3.cli.dashboard import dashboard_group
 from lab3.cli.inspect import inspect_command, validate_command
 from lab3.cli.publish import publish_command
 from lab3.cli.runs import resume_command, run_command, sweep_command, train_command
+from lab3.cli.verify import verify_command
 from lab3.errors import Lab3Error, ServerError
 
 
@@ -42,14 +43,15 @@ def main() -> None:
       lab3 run experiments/digits.yaml
       lab3 sweep my.h5 --data cifar10
 
-    Exit codes: 0 done; 2 wrong usage; 65 bad data or model; 75 stopped by SIGTERM, another process works on the run, or
-    W&B is not up to date: try again; 78 bad configuration; 130 interrupted; 1 a bug.
+    Exit codes: 0 done; 2 wrong usage; 65 bad data or model, or a run that is not what its record says; 75 stopped by
+    SIGTERM, another process works on the run, the run is unfinished, or W&B is not up to date: try again; 78 bad
+    configuration; 130 interrupted; 1 a bug.
     """
 
 
 for command in (
-    run_command, sweep_command, train_command, resume_command, publish_command, dashboard_group, inspect_command,
-    validate_command,
+    run_command, sweep_command, train_command, resume_command, verify_command, publish_command,
+    dashboard_group, inspect_command, validate_command,
 ):  # fmt: skip
     main.add_command(command)
 

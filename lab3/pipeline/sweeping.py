@@ -49,12 +49,7 @@ def sweep_network(
     with timed(elapsed, "score_s"):
         steps = _rank(run, split, config, materials, captured, tracker, progress)
 
-    header = {
-        "journal": 1,
-        "model": materials.model_sha256,
-        "data": test.sha256,
-        "settings": _settings_of_numbers(config),
-    }
+    header = journal_header(config, materials.model_sha256, test.sha256)
     with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, header) as journal:
         points = outputs.points_of_rows(journal.rows)
         class_names = test.class_names or [str(label) for label in range(split.n_labels)]
@@ -252,11 +247,12 @@ def _capture_now(
         )
 
 
-def _settings_of_numbers(config: Config) -> dict[str, Any]:
-    """The settings that change what the points mean; seed and training act through the model's hash."""
-    return {
+def journal_header(config: Config, model_sha256: str | None, data_sha256: str) -> dict[str, Any]:
+    """What the points of a journal depend on; seed and training act through the model's hash."""
+    settings = {
         **config.data.model_dump(exclude={"train", "test"}),
         **config.prune.model_dump(),
         "schedule": config.sweep.schedule,
         "shortcut": config.sweep.shortcut,
     }
+    return {"journal": 1, "model": model_sha256, "data": data_sha256, "settings": settings}

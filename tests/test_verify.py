@@ -1,0 +1,297 @@
+"""A run's folder against its own record: every kind of damage is told in words."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from lab3.journal import decode_row, encode_row
+from lab3.rundir import runs_in
+
+
+@pytest.fixture
+def toy(finished_runs: Path, tmp_path: Path) -> Path:
+    """A finished run of 4 points; model and data stay where they were."""
+    return Path(shutil.copytree(finished_runs / "toy", tmp_path / "runs" / "toy"))
+
+
+@pytest.fixture
+def own(finished_runs: Path, tmp_path: Path) -> Path:
+    """A finished run of 4 points that trained its network."""
+    return Path(shutil.copytree(finished_runs / "own", tmp_path / "runs" / "own"))
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) >= 1, f"{path.name} has no {old}"
+    path.write_text(text.replace(old, new, 1))
+
+
+def edit_json(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    values = json.loads(path.read_text())
+    edit(values)
+    path.write_text(json.dumps(values))
+
+
+def edit_point(run: Path, k: int, /, **values: Any) -> None:
+    """Another record, with the checksum that fits it."""
+    lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    row = decode_row(lines[k + 1])
+    assert row is not None and row["k"] == k
+    lines[k + 1] = encode_row({**row, **values})
+    (run / "journal.jsonl").write_bytes(b"".join(lines))
+
+
+def double_a_line(run: Path) -> None:
+    lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "journal.jsonl").write_bytes(b"".join([*lines, lines[3]]))
+
+
+def drop_a_line(run: Path) -> None:
+    lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "journal.jsonl").write_bytes(b"".join([*lines[:2], *lines[3:]]))
+
+
+def change_a_prediction(run: Path) -> None:
+    with np.load(run / "predictions.npz") as saved:
+        arrays = dict(saved)
+    arrays["predicted"][1, 0] = 1
+    np.savez(run / "predictions.npz", **arrays)
+
+
+def swap_channels_in_capture(run: Path) -> None:
+    with np.load(run / "capture.npz") as saved:
+        arrays = dict(saved)
+    arrays["importance_c"] = arrays["importance_c"][[1, 0, 2, 3]]
+    np.savez(run / "capture.npz", **arrays)
+
+
+def test_a_whole_run_is_whole(toy: Path, own: Path, invoke: Callable[..., Result]) -> None:
+    result = invoke("verify", toy, own)
+    assert result.exit_code == 0 and result.stdout.splitlines() == [
+        "toy: whole, 4 points, 14 files",
+        "own: whole, 4 points, 14 files",
+    ]
+    names = set(json.loads((own / "manifest.json").read_text())["files"])
+    written = {path.relative_to(own).as_posix() for path in own.rglob("*") if path.is_file()}
+    assert names == written - {"manifest.json"} and {"model.h5", "summary.json", "figures/accuracy_curve.png"} <= names
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "a digit of results.csv": (
+        lambda run: replace(run / "results.csv", "2,2,3,4,", "2,2,2,4,"),
+        "results.csv",
+        "results.csv line 4 must be '2,2,3,4,0.750000,",
+    ),
+    "a line of results.csv": (
+        lambda run: (run / "results.csv").write_text("".join((run / "results.csv").read_text().splitlines(True)[:-1])),
+        "results.csv",
+        "got 'no such line'",
+    ),
+    "metrics.csv": (
+        lambda run: replace(run / "metrics.csv", "\n2,4,1,", "\n2,4,2,"),
+        "metrics.csv",
+        "metrics.csv line 4 must be '2,4,1,",
+    ),
+    "channels.csv": (
+        lambda run: replace(run / "channels.csv", "1,2.0,1,2", "1,2.5,1,2"),
+        "channels.csv",
+        "channels.csv line 3 must be '1,2.0,1,2' by journal.jsonl, got '1,2.5,1,2'",
+    ),
+    "a figure": (
+        lambda run: (run / "figures" / "accuracy_curve.png").unlink(),
+        "figures/accuracy_curve.png",
+        "figures/accuracy_curve.png is missing",
+    ),
+    "a doubled line": (double_a_line, "journal.jsonl", "journal.jsonl has more than once K=2"),
+    "a dropped line": (drop_a_line, "journal.jsonl", "journal.jsonl lacks K=1"),
+    "a wrong checksum": (
+        lambda run: replace(run / "journal.jsonl", '"correct":3', '"correct":2'),
+        "journal.jsonl",
+        "journal.jsonl line 4 of 5 is damaged (its checksum does not fit)",
+    ),
+    "a torn end": (
+        lambda run: (run / "journal.jsonl").write_bytes((run / "journal.jsonl").read_bytes()[:-9]),
+        "journal.jsonl",
+        "journal.jsonl must end with a whole line",
+    ),
+    "another record": (
+        lambda run: edit_point(run, 2, correct=2),
+        "journal.jsonl",
+        "journal.jsonl: correct is not the sum over the classes at K=2",
+    ),
+    "another record that fits itself": (
+        lambda run: edit_point(run, 1, correct=3, class_correct=[0, 3]),
+        "journal.jsonl",
+        "results.csv line 3 must be '1,1,3,4,",
+    ),
+    "a matrix that does not fit": (
+        lambda run: edit_point(run, 0, confusion=[[0, 1], [0, 3]]),
+        "journal.jsonl",
+        "the confusion matrix does not fit class_correct at K=0",
+    ),
+    "images that changed": (
+        lambda run: edit_point(run, 2, n_changed=3),
+        "journal.jsonl",
+        "predictions.npz does not give the counts of journal.jsonl at K=2",
+    ),
+    "other images": (lambda run: edit_point(run, 3, total=5), "journal.jsonl", "total is not 4, the number of images"),
+    "no images": (lambda run: edit_point(run, 3, total=0), "journal.jsonl", "lab3 writes it: ZeroDivisionError"),
+    "other channels": (
+        lambda run: edit_point(run, 3, pruned_channels=[0, 1, 3]),
+        "journal.jsonl",
+        "other channels than capture.npz gives are gone at K=3",
+    ),
+    "a point of another form": (
+        lambda run: edit_point(run, 3, accuracy=0.5),
+        "journal.jsonl",
+        "journal.jsonl is not as lab3 writes it: TypeError",
+    ),
+    "other importances": (
+        swap_channels_in_capture,
+        "capture.npz",
+        "journal.jsonl: other channels than capture.npz gives are gone at K=1",
+    ),
+    "a best point": (
+        lambda run: edit_json(run / "summary.json", lambda summary: summary["best"].update(k=2)),
+        "summary.json",
+        "summary.json: best must be {'k': 1, 'n_pruned': 1, 'correct': 4, 'accuracy': 1.0}, got {'k': 2,",
+    ),
+    "no summary at all": (
+        lambda run: (run / "summary.json").write_text("{"),
+        "summary.json",
+        "summary.json is not as lab3 writes it: JSONDecodeError",
+    ),
+    "a prediction": (
+        change_a_prediction,
+        "predictions.npz",
+        "predictions.npz does not give the counts of journal.jsonl at K=1",
+    ),
+    "predictions of another form": (
+        lambda run: (run / "predictions.npz").write_bytes(b"PK"),
+        "predictions.npz",
+        "predictions.npz cannot be read",
+    ),
+    "settings": (
+        lambda run: replace(run / "config.yaml", "bias: zero", "bias: keep"),
+        "config.yaml",
+        "journal.jsonl was begun with other settings than config.yaml and manifest.json have: bias",
+    ),
+    "no settings": (lambda run: (run / "config.yaml").write_text("name: 3"), "config.yaml", "name: must be"),
+}
+
+
+@pytest.mark.parametrize(("damage", "name", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_seen_by_the_hashes_and_by_the_record(
+    damage: Callable[[Path], object], name: str, message: str, toy: Path, invoke: Callable[..., Result]
+) -> None:
+    damage(toy)
+    result = invoke("verify", toy)
+    assert result.exit_code == 65 and "Traceback" not in result.output
+    assert re.search(
+        rf"  {name} is (not what the run wrote: SHA-256 [0-9a-f]{{12}} recorded, now|missing)", result.stdout
+    )
+    assert "toy: whole" not in result.stdout
+    assert message in result.stdout
+    edit_json(toy / "manifest.json", lambda manifest: manifest.pop("files"))
+    result = invoke("verify", toy)
+    assert result.exit_code == 65 and message in result.stdout, "without hashes"
+    assert "note: the manifest has no hashes of the files" in result.stdout
+    assert "1 of 1 runs are not what their record says" in result.stderr
+
+
+def test_another_model_in_the_run_is_seen(own: Path, invoke: Callable[..., Result]) -> None:
+    (own / "model.h5").write_bytes((own / "model.h5").read_bytes() + b"x")
+    result = invoke("verify", own)
+    assert result.exit_code == 65 and result.stdout.startswith("own: 2 problems, 4 points, 14 files\n")
+    assert "  model.h5 is not what the run wrote: SHA-256 " in result.stdout
+    assert f"  the model, {own / 'model.h5'}, must be what the run was made with: SHA-256 " in result.stdout
+    (own / "model.h5").unlink()
+    assert "  model.h5 is missing" in invoke("verify", own).stdout
+
+
+def test_files_elsewhere_are_checked_where_they_are(toy: Path, invoke: Callable[..., Result], tmp_path: Path) -> None:
+    model, data = tmp_path / "moved.h5", tmp_path / "moved.npz"
+    for path, key in ((model, "path"), (data, "test")):
+        config = (toy / "config.yaml").read_text()
+        old = next(line for line in config.splitlines() if line.startswith(f"  {key}: /"))
+        (toy / "config.yaml").write_text(config.replace(old, f"  {key}: {path}"))
+    edit_json(toy / "manifest.json", lambda manifest: manifest.pop("files"))
+    result = invoke("verify", toy)
+    assert result.exit_code == 0
+    assert f"  note: the model, {model}, could not be checked: no such file here\n" in result.stdout
+    assert f"  note: the test data, {data}, could not be checked: no such file here\n" in result.stdout
+    model.write_bytes(b"another")
+    data.mkdir()
+    result = invoke("verify", toy)
+    assert result.exit_code == 65 and f"the model, {model}, must be what the run was made with" in result.stdout
+    assert f"  note: the test data are a folder, {data}, which only `lab3 rerun` reads" in result.stdout
+
+
+def test_an_unfinished_run_is_called_so_and_is_whole_after_resuming(toy: Path, invoke: Callable[..., Result]) -> None:
+    # As a kill between manifest and summary leaves it, then one in the sweep.
+    (toy / "summary.json").unlink()
+    result = invoke("verify", toy)
+    assert result.exit_code == 75 and result.stdout == "toy: unfinished, 4 points, 0 files\n"
+    assert f"go on with `lab3 resume {toy}`" in result.stderr
+    content = (toy / "journal.jsonl").read_bytes()
+    (toy / "journal.jsonl").write_bytes(content[:-9])
+    assert invoke("verify", toy).stdout == "toy: unfinished, 3 points, 0 files\n"
+    (toy / "journal.jsonl").write_bytes(b"")
+    assert invoke("verify", toy).stdout == "toy: unfinished, 0 points, 0 files\n"
+    (toy / "journal.jsonl").write_bytes(content)
+    edit_point(toy, 3, pruned_channels=[])
+    result = invoke("verify", toy)
+    assert result.exit_code == 65 and "other channels than capture.npz gives are gone at K=3" in result.stdout
+    (toy / "journal.jsonl").write_bytes(content[: content.rindex(b'{"k":3')])
+    assert invoke("resume", toy).exit_code == 0
+    assert invoke("verify", toy).stdout == "toy: whole, 4 points, 14 files\n"
+
+
+def test_a_run_that_only_trained(own: Path, invoke: Callable[..., Result]) -> None:
+    for path in (*own.glob("*.jsonl"), *own.glob("*.npz"), *own.glob("[mrc]*.csv")):
+        path.unlink()
+    edit_json(own / "manifest.json", lambda manifest: (manifest.update(kind="train"), manifest.pop("files")))
+    (own / "summary.json").write_text('{"kept_epoch": 1}')
+    result = invoke("verify", own)
+    assert result.exit_code == 0 and result.stdout.startswith("own: whole, 1 epoch, 0 files\n")
+    (own / "summary.json").write_text('{"kept_epoch": 2}')
+    result = invoke("verify", own)
+    assert result.exit_code == 65 and "summary.json: kept_epoch must be 1, by epochs.csv, got 2" in result.stdout
+
+
+def test_a_folder_of_runs_groups_and_what_is_left_of_a_run(
+    toy: Path, own: Path, invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    group = tmp_path / "runs" / "group"
+    group.mkdir()
+    own.rename(group / "own")
+    (toy / "wandb").mkdir()
+    (toy / "wandb" / "config.yaml").write_text("")
+    assert runs_in(tmp_path / "runs") == [group / "own", toy] and runs_in(toy) == [toy]
+    assert invoke("verify", tmp_path / "runs").exit_code == 0
+    (toy / "manifest.json").unlink()
+    result = invoke("verify", tmp_path / "runs")
+    assert result.exit_code == 65 and "own: whole" in result.stdout and "manifest.json cannot be read" in result.stdout
+    assert "1 of 2 runs are not what their record says" in result.stderr
+    result = invoke("verify", tmp_path / "nowhere")
+    assert result.exit_code == 78 and "nowhere: no such run folder" in result.stderr
+    result = invoke("verify", tmp_path / "nowhere", toy)
+    assert result.exit_code == 65 and "nowhere: " in result.stdout
+
+
+def test_keras_is_not_needed(toy: Path) -> None:
+    check = f"""import sys
+from lab3.cli import main
+main(["verify", {str(toy)!r}], standalone_mode=False)
+print([name for name in ("keras", "tensorflow", "wandb", "matplotlib") if name in sys.modules])"""
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["toy: whole, 4 points, 14 files", "[]"], done.stderr
