@@ -11,6 +11,7 @@ import lab3
 from lab3.cli.dashboard import dashboard_group
 from lab3.cli.inspect import inspect_command, validate_command
 from lab3.cli.publish import publish_command
+from lab3.cli.rerun import rerun_command
 from lab3.cli.runs import resume_command, run_command, sweep_command, train_command
 from lab3.cli.verify import verify_command
 from lab3.errors import Lab3Error, ServerError
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 for command in (
-    run_command, sweep_command, train_command, resume_command, verify_command, publish_command,
+    run_command, sweep_command, train_command, resume_command, verify_command, rerun_command, publish_command,
     dashboard_group, inspect_command, validate_command,
 ):  # fmt: skip
     main.add_command(command)

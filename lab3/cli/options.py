@@ -36,8 +36,8 @@ def _limit_threads(_context: click.Context, _option: click.Parameter, threads: i
         limit_threads(threads)
 
 
-def working_options(command: Command) -> Command:
-    """`--mode`, `--device` and `--threads`."""
+def computing_options(command: Command) -> Command:
+    """`--device` and `--threads`."""
     command = click.option(
         "--threads",
         type=click.IntRange(min=1),
@@ -45,18 +45,22 @@ def working_options(command: Command) -> Command:
         callback=_limit_threads,
         help="Threads to compute with; by default one for each core.",
     )(command)
-    command = click.option(
+    return click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "gpu"]),
         default="auto",
         show_default=True,
         help="Where to compute; gpu fails at once if there is none.",
     )(command)
+
+
+def working_options(command: Command) -> Command:
+    """`--mode`, `--device` and `--threads`."""
     return click.option(
         "--mode",
         type=click.Choice(["online", "offline", "disabled"]),
         help="W&B mode. Without it: WANDB_MODE, wandb_config.yaml, then online if a key is configured, else offline.",
-    )(command)
+    )(computing_options(command))
 
 
 def data_options(command: Command) -> Command:

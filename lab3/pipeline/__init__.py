@@ -4,9 +4,10 @@ from lab3.pipeline.findings import Verified
 from lab3.pipeline.group import Group, start_group
 from lab3.pipeline.publish import Published, publish_run
 from lab3.pipeline.recipes import Kind, resume_run, start_run
+from lab3.pipeline.rerun import Rerun, rerun_run
 from lab3.pipeline.verify import verify_run
 
 __all__ = [
-    "Group", "Kind", "Published", "Verified", "publish_run", "resume_run", "start_group",
+    "Group", "Kind", "Published", "Rerun", "Verified", "publish_run", "rerun_run", "resume_run", "start_group",
     "start_run", "verify_run",
 ]  # fmt: skip

@@ -32,8 +32,11 @@ def start_run(
     mode: str | None = None,
     progress: Progress,
     shared: Shared | None = None,
+    repeats: dict[str, Any] | None = None,
 ) -> RunDir:
     """Train if the experiment has no model file, sweep unless `kind` is `train`; returns the run's folder.
+
+    `repeats`: the manifest of a run whose model and data these must be.
 
     Raises a `Lab3Error` before anything is written if configuration, data, model or place cannot be used.
     """
@@ -47,6 +50,8 @@ def start_run(
     config = _with_absolute_paths(config)
     with progress.stoppable():
         materials = load_materials(config, config.model.path, device, progress, shared)
+    if repeats is not None:
+        materials.check_unchanged(repeats)
     manifest = make_manifest(
         kind=kind,
         seed=config.seed,

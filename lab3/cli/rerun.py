@@ -1,0 +1,63 @@
+"""lab3 rerun."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lab3.cli.options import computing_options
+from lab3.errors import RecordError
+
+_SHOWN_DIFFERENCES = 10
+
+
+@click.command("rerun")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--train", is_flag=True, help="Train the network again too, in place of taking the one in RUN.")
+@click.option("--model", type=click.Path(path_type=Path), help="Where the model file is now, if it has moved.")
+@click.option("--data", metavar="DATA", help="Where the test images are now, if they have moved.")
+@click.option("--train-data", metavar="DATA", help="Where the training images are now, if they have moved.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder for the new run."
+)
+@click.option("--run-id", metavar="ID", help="Name of the new run; by default RUN's with -rerun behind it.")
+@click.option(
+    "--mode",
+    type=click.Choice(["disabled", "offline"]),
+    default="disabled",
+    show_default=True,
+    help="W&B mode of the new run.",
+)
+@computing_options
+def rerun_command(run: Path, **options: Any) -> None:
+    """Repeat a finished run and compare every point with it, bit for bit.
+
+    Settings come from RUN, model and data from where they were; their hashes must be those in RUN's manifest. The last
+    line printed is the new run's folder. Ends with 65 where a point differs.
+
+    \b
+    Examples:
+      lab3 rerun runs/vgg16_cifar10-20260101-120000-ab12
+      lab3 rerun archive/digits-1 --train --run-id digits-1-again
+    """
+    from lab3.cli.terminal import TerminalProgress
+    from lab3.pipeline import rerun_run
+
+    with TerminalProgress() as progress:
+        done = rerun_run(run, progress=progress, **options)
+    comparison = done.comparison
+    for line in comparison.differences[:_SHOWN_DIFFERENCES]:
+        click.echo(line)
+    n_differences = len(comparison.differences)
+    if n_differences > _SHOWN_DIFFERENCES:
+        click.echo(f"and {n_differences - _SHOWN_DIFFERENCES} more")
+    for remark in comparison.remarks:
+        click.echo(f"note: {remark}")
+    if not n_differences:
+        click.echo(f"identical: {comparison.n_compared} {comparison.unit}")
+    click.echo(str(done.run.path))
+    if n_differences:
+        raise RecordError(
+            f"{done.run.path} must repeat {run}, but {n_differences} of {comparison.n_compared} {comparison.unit} "
+            "differ, see above"
+        )

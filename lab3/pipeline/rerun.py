@@ -1,0 +1,112 @@
+"""Repeat a finished run and compare."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from lab3.backend import Device, load_backend
+from lab3.config import Config
+from lab3.data import sha256_file
+from lab3.errors import ConfigError, RunStateError, UnfinishedError
+from lab3.manifest import differing_versions
+from lab3.pipeline.compare import Comparison, compare_runs
+from lab3.pipeline.recipes import start_run
+from lab3.pipeline.verify import input_files
+from lab3.progress import Progress
+from lab3.rundir import RunDir, open_run
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """The new run, and how it compares with the one it repeats."""
+
+    run: RunDir
+    comparison: Comparison
+
+
+def rerun_run(
+    path: Path,
+    *,
+    out: Path = Path("runs"),
+    run_id: str | None = None,
+    model: Path | None = None,
+    data: str | None = None,
+    train_data: str | None = None,
+    train: bool = False,
+    device: Device = "auto",
+    mode: str = "disabled",
+    progress: Progress,
+) -> Rerun:
+    """Repeat the run at `path` in a new folder of `out` and compare; without `run_id` it is `<id>-rerun`.
+
+    A network that the run trained is taken from its folder, or with `train` trained again. `model`, `data` and
+    `train_data` say where the files are if they have moved. Raises `RunStateError` before anything is written if a file
+    does not have the hash in the run's manifest, `UnfinishedError` if the run has not come to its end.
+    """
+    original = open_run(path)
+    if not original.is_finished:
+        raise UnfinishedError(f"only a finished run can be repeated, {path} is not; go on with `lab3 resume {path}`")
+    manifest, config = original.read_manifest(), original.read_config()
+    config = _with_places(config, model, data, train_data)
+    if train:
+        if config.model.path is not None:
+            raise ConfigError(
+                f"--train is for runs that trained their network, but {path} loaded {config.model.path}; leave it out"
+            )
+        manifest["model"] = {"path": None, "sha256": None}
+    elif manifest["kind"] == "train":
+        raise ConfigError(f"{path} only trained a network and has no points; give --train to train it again")
+    _check_files(original, config, manifest)
+    if config.model.path is None and not train:
+        trained = {"path": str(original.path / f"model.{config.train.format}")}
+        config = config.model_copy(update={"model": config.model.model_copy(update=trained)})
+    try:
+        # Whatever of it cannot be read shows now, not after the work.
+        compare_runs(original, original)
+    except OSError as error:
+        raise RunStateError(f"{path} has nothing to compare with ({error}); see `lab3 verify {path}`") from error
+    other = differing_versions(manifest, load_backend(device))
+    if other:
+        progress.warn(f"not computed as then, so the last bits may differ: {'; '.join(other)}")
+    run = start_run(
+        config,
+        kind=manifest["kind"],
+        out=out,
+        run_id=run_id or _free_id(out, original.run_id),
+        device=device,
+        mode=mode,
+        progress=progress,
+        repeats=manifest,
+    )
+    return Rerun(run, compare_runs(original, run))
+
+
+def _with_places(config: Config, model: Path | None, data: str | None, train_data: str | None) -> Config:
+    if model is not None and config.model.path is None:
+        raise ConfigError(
+            "--model is for runs that loaded a model file; this one trained its own, which is in its folder"
+        )
+    places: dict[str, Any] = {
+        "model": {"path": str(model)} if model else {},
+        "data": {name: place for name, place in (("test", data), ("train", train_data)) if place},
+    }
+    sections = {name: getattr(config, name).model_copy(update=places[name]) for name in places}
+    return config.model_copy(update=sections)
+
+
+def _check_files(run: RunDir, config: Config, manifest: dict[str, Any]) -> None:
+    """Before a changed file fails in some other way; what is missing or no file is told when it is loaded."""
+    for what, (path, recorded) in input_files(run, config, manifest).items():
+        if path.is_file() and what != "train data" and (now := sha256_file(path)) != recorded:
+            raise RunStateError(
+                f"the {what} must be what {run.path} was made with (SHA-256 {recorded}), got {path} with {now}; "
+                "put the file back, or say where it is with --model or --data"
+            )
+
+
+def _free_id(out: Path, run_id: str) -> str:
+    """`<id>-rerun`, or with a number behind it where that is taken."""
+    names: Iterator[str] = (f"{run_id}-rerun{number if number > 1 else ''}" for number in count(1))
+    return next(name for name in names if not (out / name).exists())
