@@ -44,8 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "capture", "criteria", "data", "engine", "figures", "model_files", "rank", "schedule", "scores", "split",
     },
     "pipeline": {
-        "architectures", "backend", "capture", "checkpoints", "config", "data", "engine", "errors", "figures", "graph",
-        "journal", "layers", "manifest", "model_files", "outputs", "preprocess", "progress", "rank", "rundir",
+        "architectures", "backend", "capture", "checkpoints", "config", "data", "engine", "errors", "figures", "files",
+        "graph", "journal", "layers", "manifest", "model_files", "outputs", "preprocess", "progress", "rank", "rundir",
         "schedule", "scores", "split", "storage", "timing", "tracking", "training",
     },
     "cli": {

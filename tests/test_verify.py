@@ -77,8 +77,8 @@ def swap_channels_in_capture(run: Path) -> None:
 def test_a_whole_run_is_whole(toy: Path, own: Path, invoke: Callable[..., Result]) -> None:
     result = invoke("verify", toy, own)
     assert result.exit_code == 0 and result.stdout.splitlines() == [
-        "toy: whole, 4 points, 14 files",
-        "own: whole, 4 points, 14 files",
+        "toy: whole, 4 points, 15 files",
+        "own: whole, 4 points, 15 files",
     ]
     names = set(json.loads((own / "manifest.json").read_text())["files"])
     written = {path.relative_to(own).as_posix() for path in own.rglob("*") if path.is_file()}
@@ -211,7 +211,7 @@ def test_damage_is_seen_by_the_hashes_and_by_the_record(
 def test_another_model_in_the_run_is_seen(own: Path, invoke: Callable[..., Result]) -> None:
     (own / "model.h5").write_bytes((own / "model.h5").read_bytes() + b"x")
     result = invoke("verify", own)
-    assert result.exit_code == 65 and result.stdout.startswith("own: 2 problems, 4 points, 14 files\n")
+    assert result.exit_code == 65 and result.stdout.startswith("own: 2 problems, 4 points, 15 files\n")
     assert "  model.h5 is not what the run wrote: SHA-256 " in result.stdout
     assert f"  the model, {own / 'model.h5'}, must be what the run was made with: SHA-256 " in result.stdout
     (own / "model.h5").unlink()
@@ -253,7 +253,7 @@ def test_an_unfinished_run_is_called_so_and_is_whole_after_resuming(toy: Path, i
     assert result.exit_code == 65 and "other channels than capture.npz gives are gone at K=3" in result.stdout
     (toy / "journal.jsonl").write_bytes(content[: content.rindex(b'{"k":3')])
     assert invoke("resume", toy).exit_code == 0
-    assert invoke("verify", toy).stdout == "toy: whole, 4 points, 14 files\n"
+    assert invoke("verify", toy).stdout == "toy: whole, 4 points, 15 files\n"
 
 
 def test_a_run_that_only_trained(own: Path, invoke: Callable[..., Result]) -> None:
@@ -294,4 +294,4 @@ from lab3.cli import main
 main(["verify", {str(toy)!r}], standalone_mode=False)
 print([name for name in ("keras", "tensorflow", "wandb", "matplotlib") if name in sys.modules])"""
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["toy: whole, 4 points, 14 files", "[]"], done.stderr
+    assert done.stdout.splitlines() == ["toy: whole, 4 points, 15 files", "[]"], done.stderr

@@ -114,7 +114,8 @@ def _compare_lines(path: Path, anew: Path, found: Verified) -> None:
 def _check_summary(run: RunDir, config: Config, points: Sequence[SweepPoint], n_channels: int, found: Verified) -> None:
     summary = json.loads(run.summary_json.read_text())
     settings = config.prune.model_dump(exclude={"layer", "score_on"})
-    for name, value in outputs.summarise(points, {"n_channels": n_channels}, settings).items():
+    summarised = outputs.summarise(points, {"n_channels": n_channels}, settings, config.sweep.safe_drop)
+    for name, value in summarised.items():
         if summary.get(name) != value:
             found.problems.append(f"summary.json: {name} must be {value!r}, got {summary.get(name)!r}")
 
