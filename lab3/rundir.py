@@ -23,7 +23,7 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.run_id = path.name
+        self.run_id = path.absolute().name  # also of "."
         self.config_yaml = path / "config.yaml"
         self.manifest_json = path / "manifest.json"
         self.journal_jsonl = path / "journal.jsonl"

@@ -14,7 +14,7 @@ from lab3.cli.publish import publish_command
 from lab3.cli.rerun import rerun_command
 from lab3.cli.runs import resume_command, run_command, sweep_command, train_command
 from lab3.cli.verify import verify_command
-from lab3.errors import Lab3Error, ServerError
+from lab3.errors import Lab3Error
 
 
 class _Group(click.Group):
@@ -64,9 +64,8 @@ def run_program(name: str | None = None) -> None:
     try:
         main(prog_name=name)
     except SystemExit as leaving:
-        tracking = sys.modules.get("lab3.tracking")
-        # After a request that was given up on, W&B's client may wait for its own service without end.
-        if tracking is not None and (tracking.is_unfinished() or leaving.code == ServerError.exit_code):
+        # Runs are ended by now, but W&B's client may wait for its service or its telemetry, for long or without end.
+        if "wandb" in sys.modules:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(leaving.code if isinstance(leaving.code, int) else 1)

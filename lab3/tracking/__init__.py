@@ -1,13 +1,12 @@
 """Live views of a run. The run folder is the record: a tracker is told what is already written there."""
 
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from lab3.errors import ConfigError
-from lab3.tracking.tracker import UNFINISHED, Asset, ChannelTable, NullTracker, Tracker
+from lab3.tracking.tracker import Asset, ChannelTable, NullTracker, Tracker
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -18,7 +17,6 @@ __all__ = [
     "NullTracker",
     "Tracker",
     "choose_mode",
-    "is_unfinished",
     "open_tracker",
     "prepare_client",
     "tracking_folder",
@@ -64,11 +62,6 @@ def prepare_client(folder: Path) -> None:
 def tracking_folder(run: Path) -> Path:
     """Where W&B's files of the run in the folder `run` lie: `WANDB_DIR`, else the folder itself."""
     return Path(os.environ.get("WANDB_DIR") or run)
-
-
-def is_unfinished() -> bool:
-    """True while W&B's client still tries to send what it was given up on; it would hold the process's end."""
-    return any(thread.name == UNFINISHED for thread in threading.enumerate())
 
 
 def open_tracker(mode: Mode, folder: Path, run_id: str, *, warn: Callable[[str], None], **settings: Any) -> Tracker:

@@ -11,8 +11,6 @@ from lab3.engine import SweepPoint
 from lab3.rank import ChannelStats
 from lab3.training import Epoch
 
-UNFINISHED = "lab3-wandb-finish"  # the name of a thread that was given up on
-
 
 @dataclass(frozen=True)
 class ChannelTable:

@@ -11,7 +11,7 @@ from lab3.engine import SweepPoint
 from lab3.errors import ConfigError
 from lab3.tracking.offline import forget_offline_runs, forget_unsent
 from lab3.tracking.payloads import make_artifact, make_chart, make_table, row_of_epoch, row_of_point
-from lab3.tracking.tracker import UNFINISHED, Asset, ChannelTable, Tracker
+from lab3.tracking.tracker import Asset, ChannelTable, Tracker
 from lab3.training import Epoch
 
 _GOES_ON = "the run goes on, its folder has everything"
@@ -235,7 +235,7 @@ class WandbTracker:
             except Exception as error:
                 errors.append(error)
 
-        thread = threading.Thread(target=work, name=UNFINISHED, daemon=True)
+        thread = threading.Thread(target=work, daemon=True)
         thread.start()
         start, waited_s = time.monotonic(), 0.0
         while thread.is_alive() and waited_s < (min(limit_s, _PREEMPTION_S) if self._is_stopping() else limit_s):
