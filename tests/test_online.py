@@ -86,10 +86,12 @@ class Client:
         n_rows = len(read_epochs(RunDir(self.run))) + len(read_journal(self.run / "journal.jsonl"))
         return f"r: up to date, {n_rows} rows\n"
 
-    def stop_in_sweep(self, number: signal.Signals, *args: Any, mode: str = "online", n_points: int = 3) -> int:
+    def stop_in_sweep(
+        self, number: signal.Signals, *args: Any, mode: str = "online", n_points: int = 3, **environment: str
+    ) -> int:
         """Start, send a signal after some points, and return the exit code."""
         slowly = ("--set", "sweep.batch_size=1") if args[0] != "resume" else ()
-        process = self.start(*args, *slowly, mode=mode)
+        process = self.start(*args, *slowly, mode=mode, **environment)
         assert process.stderr is not None
         seen = 0
         for line in process.stderr:
@@ -226,6 +228,25 @@ def test_the_digits_experiment_arrives_whole(digits: Client, mode: str) -> None:
     digits.do("publish", "runs/r")
     digits.check_whole()
     assert digits.do("publish", "runs/r") == digits.up_to_date
+
+
+@pytest.mark.online
+def test_the_clients_own_variables_are_stronger(client: Client, server: WandbServer) -> None:
+    chosen = {
+        "WANDB_PROJECT": "p", "WANDB_ENTITY": "tester", "WANDB_RUN_ID": "e", "WANDB_NAME": "n", "WANDB_RUN_GROUP": "g",
+        "WANDB_JOB_TYPE": "j", "WANDB_TAGS": "a,b", "WANDB_NOTES": "why", "WANDB_RESUME": "allow",
+        "WANDB_DIR": str(client.folder / "elsewhere"),
+    }  # fmt: skip
+    slowly = ("--set", "sweep.batch_size=1", "--set", "tracking.notes=not this", "--set", "tracking.group=nor this")
+    client.run = client.folder / "runs" / "e"
+    assert client.stop_in_sweep(signal.SIGTERM, *client.arguments, *slowly, **chosen) == 75
+    client.do(*client.arguments, **chosen)
+    found = server.runs["e"]
+    assert (found.project, found.state, [row["K"] for row in found.history]) == ("p", "finished", list(range(C)))
+    fields = {"displayName": "n", "groupName": "g", "jobType": "j", "tags": ["a", "b"], "notes": "why"}
+    assert {name: found.fields[name] for name in fields} == fields
+    assert list((client.folder / "elsewhere" / "wandb").glob("run-*-e")) and not (client.run / "wandb").exists()
+    client.do("run", EXPERIMENTS / "digits.yaml", "--run-id", "e2", WANDB_MODE="sometimes", expect=78)
 
 
 @pytest.mark.online
