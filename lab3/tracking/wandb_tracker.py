@@ -19,7 +19,7 @@ _LATER = "`lab3 publish` brings W&B up to date"
 _PREEMPTION_S = 6.0
 # Not "*": W&B would then write a K into the rows of training too.
 SWEEP_METRICS = (
-    "n_pruned", "correct", "accuracy", "loss", "top5_accuracy", "n_changed", "channels", "feature_map*",
+    "n_pruned", "correct", "accuracy", "loss", "top5_accuracy", "n_changed", "channels*", "feature_map*",
     "accuracy_curve", "accuracy_chart*", "confusion_k*",
 )  # fmt: skip
 
