@@ -17,13 +17,17 @@ types:  ## check types
 	$(PYTHON) -m mypy
 
 test:  ## run the default tests
-	$(PYTHON) -m pytest -q
+	$(PYTHON) -m pytest -q -n auto
 
 test-shared:  ## run the tests on CIFAR-10 and the trained VGG-16 beside the checkout (minutes)
 	$(PYTHON) -m pytest -q -m shared
 
 test-online:  ## run the tests of W&B in trouble, against a stand-in server (minutes)
 	$(PYTHON) -m pytest -q -m online
+
+test-chaos:  ## send every hostile file through the command line, fuzz the readers for long (minutes)
+	$(PYTHON) -m pytest -q -m chaos
+	LAB3_FUZZ_EXAMPLES=1000 $(PYTHON) -m pytest -q tests/test_fuzz.py
 
 docs:  ## write docs/cli.md from the command line's own help
 	$(PYTHON) docs/build_cli.py
@@ -35,4 +39,4 @@ check-code: lint types docs-check  ## everything but the tests
 
 check: check-code test  ## everything a commit must pass
 
-.PHONY: help install format lint types test test-shared test-online docs docs-check check-code check
+.PHONY: help install format lint types test test-shared test-online test-chaos docs docs-check check-code check

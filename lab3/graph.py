@@ -4,7 +4,7 @@ Sequential and Functional models record each call of a layer as a node. `flatten
 only what leads to the output is kept, and a model inside a model becomes its own steps.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,15 @@ def list_layers(model: Any) -> list[Any]:
     for layer in model.layers:
         layers.extend(list_layers(layer) if _is_graph(layer) else [layer])
     return layers
+
+
+def output_shapes(model: Any) -> Iterator[tuple[int | None, ...]]:
+    """The shape of everything that any layer or operation of the model makes, nested models included."""
+    for operation in getattr(model, "operations", model.layers):
+        if _is_graph(operation):
+            yield from output_shapes(operation)
+        for node in operation._inbound_nodes:
+            yield from (tuple(tensor.shape) for tensor in node.outputs)
 
 
 def depends_on(steps: Iterable[Step], slots: Iterable[int]) -> set[int]:

@@ -86,7 +86,10 @@ def decode_row(line: bytes) -> Row | None:
     body = head + b"}"
     if not mark or tail != f'{zlib.crc32(body):08x}"}}\n'.encode():
         return None
-    row = json.loads(body)
+    try:
+        row = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
     return row if isinstance(row, dict) else None
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import lab3
 from lab3.backend import backend_versions
-from lab3.data import Dataset, sha256_file
+from lab3.data import Dataset
+from lab3.foreign import sha256_file
 
 _PACKAGES = ("numpy", "wandb", "matplotlib", "pillow", "scikit-learn", "h5py", "pydantic")
 

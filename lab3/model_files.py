@@ -1,19 +1,24 @@
 """Load, save and describe Keras models."""
 
 import logging
+import math
 import warnings
-import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from lab3.errors import ConfigError, Lab3Error, ModelError
 from lab3.files import replacing
-from lab3.graph import list_layers
+from lab3.foreign import one_line, sha256_file
+from lab3.graph import list_layers, output_shapes
 from lab3.layers import find_layer
+from lab3.model_inspection import InspectedModel, ModelLimits, check_is_file, inspect_model_file
+
+_MOST_OUTPUTS = 2**26  # numbers that one layer makes of one image: 256 MB
 
 
 @dataclass(frozen=True)
@@ -28,25 +33,40 @@ class LayerInfo:
     is_pruned: bool
 
 
-def load_model(path: str | Path, output: str | int | None = None) -> Any:
+def load_model(
+    path: str | Path,
+    output: str | int | None = None,
+    *,
+    sha256: str | None = None,
+    allow_classes: Sequence[str] = (),
+    limits: ModelLimits | None = None,
+) -> Any:
     """The Keras model in an `.h5` of Keras 2 or 3 or a `.keras` file, not compiled, in safe mode.
 
+    The file is inspected before Keras sees it, and may come from anybody (see `lab3.model_inspection`).
     `output`: name or index of the output that gives class scores, for a model with several; the model returned has that
-    one alone. Raises `ModelError` if the file is missing, of another form or damaged, or holds weights that are not
-    finite, `ConfigError` if there is no such output.
+    one alone. `sha256`: what the file's must be. `allow_classes`: names of registered classes that it may use besides
+    Keras's own. Raises `ModelError` if the file is missing, of another form, damaged, not the one expected, too large,
+    names other classes or holds weights that are not finite, `ConfigError` if there is no such output.
     """
     import keras
 
     path = Path(path)
-    _check_form(path)
+    if sha256 is not None:
+        _check_sha256(path, sha256)
+    limits = limits or ModelLimits()
+    inspected = inspect_model_file(path, limits, allow_classes)
     try:
         with warnings.catch_warnings():
             # Keras 3 would rather not see the input shape that Keras 2 stored on the first layer.
             warnings.filterwarnings("ignore", "Do not pass an `input_shape`")
+            _check_declared(inspected, limits)
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     except Exception as error:
         # Keras lets everything from h5py, json, zipfile and each layer's own checks through.
-        raise ModelError(f"{path}: Keras cannot load it: {_first_line(error)}") from error
+        raise ModelError(f"{path}: Keras cannot load it: {one_line(error)}") from error
     check_weights(model, str(path))
     return model if output is None else _with_one_output(model, output)
 
@@ -106,22 +126,67 @@ def _with_one_output(model: Any, output: str | int) -> Any:
     return keras.Model(model.input, model.outputs[index], name=model.name)
 
 
-def _check_form(path: Path) -> None:
-    if not path.is_file():
-        raise ModelError(f"{path}: no such model file; give an .h5 or .keras file")
-    if path.suffix in (".h5", ".hdf5"):
-        try:
-            with h5py.File(path) as file:
-                holds_model = "model_config" in file.attrs
-        except OSError as error:
-            raise ModelError(f"{path}: not a whole HDF5 file ({error}); copy or save it again") from error
-        if not holds_model:
-            raise ModelError(f"{path}: must hold a whole model, got weights or other data; save it with model.save()")
-    elif path.suffix == ".keras":
-        if not zipfile.is_zipfile(path):
-            raise ModelError(f"{path}: not a whole .keras file; copy or save it again")
-    else:
-        raise ModelError(f"{path}: a model file must end in .h5 or .keras, got {path.suffix or 'no ending'!r}")
+def _check_sha256(path: Path, expected: str) -> None:
+    check_is_file(path)
+    found = sha256_file(path)
+    if found != expected:
+        raise ModelError(
+            f"{path}: the file must have the SHA-256 of model.sha256, {expected}, got {found}; fetch the file again"
+        )
+
+
+def _check_declared(inspected: InspectedModel, limits: ModelLimits) -> None:
+    """Raise `ModelError` if the configuration stands for more than the file stores: Keras would allocate that first."""
+    # Variables that are never to be filled stay in a list of the thread that made them, and go with it.
+    with ThreadPoolExecutor(1) as thread:
+        n_declared, n_outputs = thread.submit(_sizes_without_values, inspected.configuration).result()
+    if n_declared > limits.parameters:
+        raise ModelError(
+            f"the model must have at most {limits.parameters:,} parameters, got {n_declared:,}; "
+            "if you trust it, raise model.max_parameters"
+        )
+    if n_declared > inspected.n_values:
+        raise ModelError(
+            f"the file must store every parameter, got {inspected.n_values:,} values for {n_declared:,} parameters; "
+            "save it again with model.save()"
+        )
+    if n_outputs > _MOST_OUTPUTS:
+        raise ModelError(
+            f"a layer must make at most {_MOST_OUTPUTS:,} numbers of an image, got {n_outputs:,}; use smaller images"
+        )
+
+
+def _sizes_without_values(configuration: dict[str, Any]) -> tuple[int, int]:
+    """Parameters of the model that `configuration` describes, and its largest output of one image; no array is made."""
+    import keras
+
+    with keras.StatelessScope(initialize_variables=False):
+        plain = _without_values(configuration)
+        if plain["class_name"] == "Sequential":
+            model = keras.Sequential.from_config(plain["config"])
+        elif plain["class_name"] in ("Functional", "Model"):
+            model = keras.Model.from_config(plain["config"])
+        else:
+            model = keras.saving.deserialize_keras_object(plain)
+        n_parameters = sum(math.prod(weight.shape) for weight in model.weights)
+        n_outputs = max((math.prod(size or 1 for size in shape) for shape in output_shapes(model)), default=0)
+    return n_parameters, n_outputs
+
+
+def _without_values(value: Any) -> Any:
+    """A copy of a configuration without what makes arrays while it is built: optimizers and `Normalization`."""
+    if isinstance(value, list):
+        return [_without_values(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("class_name") == "__tuple__":
+        return tuple(_without_values(item) for item in value["items"])
+    if value.get("class_name") == "TensorShape":
+        return value["items"]
+    copy = {key: _without_values(item) for key, item in value.items() if key != "compile_config"}
+    if value.get("class_name") == "Normalization" and isinstance(copy.get("config"), dict):
+        copy |= {"class_name": "Identity", "config": {"name": copy["config"].get("name")}}
+    return copy
 
 
 def _output_shape(layer: Any) -> tuple[int | None, ...] | None:
@@ -131,8 +196,3 @@ def _output_shape(layer: Any) -> tuple[int | None, ...] | None:
         # Layers called several times, or with several outputs, have no single one.
         return None
     return tuple(shape)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:300] if text else type(error).__name__

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,24 @@ def row_of_point(point: SweepPoint) -> Row:
 
 
 def points_of_rows(rows: Iterable[Row]) -> list[SweepPoint]:
-    """The points in a journal's rows, in ascending K."""
-    lists = ("pruned_channels", "class_correct")
-    points = []
-    for row in rows:
-        values = {**row, **{name: tuple(row[name]) for name in lists}}
+    """The points in a journal's rows, in ascending K. Raises `RunStateError` if a row is no point."""
+    return sorted((_point_of_row(row) for row in rows), key=lambda point: point.k)
+
+
+def _point_of_row(row: Row) -> SweepPoint:
+    try:
+        values = {**row, **{name: tuple(row[name]) for name in ("pruned_channels", "class_correct")}}
         if "confusion" in row:
             values["confusion"] = tuple(tuple(counts) for counts in row["confusion"])
-        points.append(SweepPoint(**values))
-    return sorted(points, key=lambda point: point.k)
+        lists = [values["pruned_channels"], values["class_correct"], *values.get("confusion", ())]
+        counts = [row[name] for name in ("k", "correct", "total", "top5_correct", "n_changed", "n_tied", "n_run")]
+        if not all(type(count) is int and count >= 0 for count in [*counts, *chain(*lists)]):
+            raise ValueError("counts must be whole numbers")
+        if row["total"] == 0 or type(row["loss"]) is not float:
+            raise ValueError("there must be images and a loss")
+        return SweepPoint(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunStateError(f"the journal has a row that is no point of a sweep ({error}); start a new run") from error
 
 
 def read_points(run: RunDir) -> list[SweepPoint]:

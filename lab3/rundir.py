@@ -64,10 +64,13 @@ class RunDir:
     def read_manifest(self) -> dict[str, Any]:
         """What the run was made with. Raises `RunStateError` if the file is damaged."""
         try:
-            manifest = json.loads(self.manifest_json.read_text())
-            return dict(manifest)
-        except (OSError, ValueError, TypeError) as error:
-            raise RunStateError(f"{self.manifest_json} cannot be read ({error}); start a new run instead") from error
+            manifest = dict(json.loads(self.manifest_json.read_text()))
+            for part in (manifest["model"], manifest["data"]["test"], manifest["data"]["train"] or {"sha256": None}):
+                part["sha256"]
+            return manifest
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise RunStateError(f"{self.manifest_json} cannot be read ({reason}); start a new run instead") from error
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write `values` to a JSON file in one step."""

@@ -41,8 +41,10 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def test_every_setting_in_the_readme_exists() -> None:
-    sections = {name: set(type(getattr(Config(), name)).model_fields) for name in ("data", "prune", "sweep", "train")}
-    named = re.findall(r"`(data|prune|sweep|train)\.([a-z_]+)`", README)
+    sections = {
+        name: set(type(getattr(Config(), name)).model_fields) for name in ("data", "model", "prune", "sweep", "train")
+    }
+    named = re.findall(r"`(data|model|prune|sweep|train)\.([a-z_]+)`", README)
     assert len(named) >= 8
     for section, field in named:
         assert field in sections[section], f"README names {section}.{field}"

@@ -221,7 +221,7 @@ def test_model_files_that_cannot_be_used_say_why(tmp_path: Path, toy_model: Any)
 def test_models_with_code_in_them_are_refused(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Lambda(lambda x: x), keras.layers.Flatten()])
     model.save(tmp_path / "lambda.keras")
-    with pytest.raises(ModelError, match=r"Keras cannot load it: .*"):
+    with pytest.raises(ModelError, match="Lambda layers hold code and are never loaded"):
         load_model(tmp_path / "lambda.keras")
 
 

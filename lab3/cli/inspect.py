@@ -13,21 +13,32 @@ from lab3.cli.options import data_options, layer_option, overrides_from, parse_l
 @click.argument("model", type=click.Path(path_type=Path))
 @layer_option
 @click.option("--output", metavar="NAME|INDEX", help="Output with class scores, for a model with several.")
+@click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="A setting of the model, e.g. model.max_nesting=200."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of layers.")
-def inspect_command(model: Path, layer: str | None, output: str | None, as_json: bool) -> None:
+def inspect_command(
+    model: Path, layer: str | None, output: str | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
     """List a model's layers and mark the one that would be pruned.
 
     \b
     Example:
       lab3 inspect my.h5
     """
+    from lab3.config import load_config
+
+    chosen = None if output is None else parse_layer(output)
+    config = load_config(None, overrides_from(overrides, model__path=str(model), model__output=chosen))
+
     from lab3.backend import load_backend
 
     load_backend("cpu")
     from lab3.cli.terminal import show_layers
-    from lab3.model_files import describe_layers, load_model
+    from lab3.model_files import describe_layers
+    from lab3.pipeline import load_configured_model
 
-    loaded = load_model(model, None if output is None else parse_layer(output))
+    loaded = load_configured_model(config, str(model), {})
     layers = describe_layers(loaded, None if layer is None else parse_layer(layer))
     if as_json:
         click.echo(json.dumps([asdict(each) for each in layers], indent=2))

@@ -46,6 +46,7 @@ _RULES = {
     "model_type": "must hold `key: value` lines",
     "model_attributes_type": "must hold `key: value` lines",
     "none_required": "must be null",
+    "string_pattern_mismatch": "must be 64 digits 0-9 a-f, as `sha256sum` prints them",
 }
 
 _LIMITS = {

@@ -3,15 +3,17 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from lab3.criteria import Criterion
 from lab3.errors import ConfigError
+from lab3.model_classes import NEVER_ALLOWED
 from lab3.schedule import check_schedule_form
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PerChannel = float | list[float]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Section(BaseModel):
@@ -25,6 +27,9 @@ class DataSection(Section):
 
     test: str = "digits"  # digits | cifar10 | path of .npz, CIFAR-10 archive, image folder or .zip | wandb://...
     train: str | None = None  # the same forms; null: the training split of `test`
+    test_sha256: Sha256 | None = None  # of the file with the test images, or of the arrays where it is not one file
+    train_sha256: Sha256 | None = None
+    max_bytes: Positive = 16 * 2**30  # of images once decompressed; a guard against files made to fill the memory
     color: Literal["rgb", "grayscale"] = "rgb"  # how image files are decoded
     scale: Annotated[float, Field(gt=0)] = 255.0
     mean: PerChannel = 0.0
@@ -42,8 +47,29 @@ class ModelSection(Section):
     """The network: a file to load, or an architecture to train."""
 
     path: str | None = None  # .h5 of Keras 2 or 3, or .keras, or wandb://entity/project/name:alias
+    sha256: Sha256 | None = None  # what the file at `path` must have; any other is refused
+    allow_classes: list[str] = []  # names of registered classes that the file may use besides Keras's own
+    max_config_bytes: Positive = 8 * 2**20  # limits on the file, guards against files made to fill the memory:
+    max_nesting: Annotated[int, Field(ge=1, le=300)] = 100  # levels of the configuration, and of groups in HDF5
+    max_parameters: Positive = 10**9
+    max_bytes: Positive = 4 * 2**30  # of everything in the file, decompressed
     output: str | int | None = None  # name or index of the output with class scores, where there are several
     architecture: Literal["vgg16", "simplecnn", "digits_cnn"] | None = None  # trained where `path` is null
+
+    @field_validator("sha256")
+    @classmethod
+    def _hash_of_a_file(cls, sha256: str | None, info: ValidationInfo) -> str | None:
+        if sha256 is not None and info.data.get("path") is None:
+            raise ValueError("must be null where model.path is null")
+        return sha256
+
+    @field_validator("allow_classes")
+    @classmethod
+    def _without_code(cls, names: list[str]) -> list[str]:
+        never = [name for name in names if name.rpartition(">")[2] in NEVER_ALLOWED]
+        if never:
+            raise ValueError(f"must not hold {never[0]}: such layers hold code and are never loaded")
+        return names
 
 
 class AugmentSection(Section):

@@ -8,10 +8,16 @@ import yaml
 
 from lab3.errors import ConfigError
 
+_MOST_BYTES = 256 * 2**10
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises `ConfigError` if there is none, or a key stands twice."""
+    """The mapping in a YAML file. Raises `ConfigError` if there is none, a key stands twice, or it is too large."""
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConfigError(
+                f"{path}: must have at most {_MOST_BYTES:,} bytes, got {path.stat().st_size:,}; shorten it"
+            )
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; experiments/ holds examples") from None
@@ -26,11 +32,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number, leaves dates as text, and refuses a key given twice."""
+    """SafeLoader that reads 1e-3 as a number, leaves dates as text, and refuses aliases and a key given twice."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        # A few lines of aliases of aliases stand for more values than fit in memory.
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", event.start_mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key_node.value!r} twice", key_node.start_mark
@@ -58,4 +74,9 @@ def parse_yaml(text: str, source: str) -> Any:
         place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError(f"{source}{place}: not valid YAML: {error.problem}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not valid YAML: {error}") from error
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source}: not valid YAML: nested too deep") from error
+    except Exception as error:
+        # PyYAML lets through what Python says of a number, a date or a tag that cannot be made.
+        raise ConfigError(f"{source}: not valid YAML: {str(error)[:200] or type(error).__name__}") from error

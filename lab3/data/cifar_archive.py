@@ -1,25 +1,30 @@
 """The official CIFAR-10 python archive, `cifar-10-python.tar.gz`, or the folder it unpacks to.
 
-Its batches are pickles. They are read with an unpickler that can make NumPy arrays and nothing else.
+Its batches are pickles. They are read with an unpickler that makes no object but numbers, text, lists, dictionaries and
+stand-ins for NumPy's arrays, whose bytes become arrays here.
 Source: https://www.cs.toronto.edu/~kriz/cifar.html (row-major, channels first).
 """
 
+import gzip
 import io
 import pickle
+import pickletools
+import re
 import tarfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 
 from lab3.errors import DataError
+from lab3.foreign import one_line, problem_of_path, problem_of_size
 
 _BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
-_ALLOWED = {
-    (module, name)
-    for module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
-    for name in ("_reconstruct", "ndarray", "dtype")
-} | {("_codecs", "encode")}
+_MOST_BATCH_BYTES = 64 * 2**20  # a batch has 31 MB
+_MOST_OPCODES = 1_000_000  # a batch has about 60,000
+_MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
+_ARRAY_MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
 
 
 def is_cifar_folder(path: Path) -> bool:
@@ -28,47 +33,143 @@ def is_cifar_folder(path: Path) -> bool:
 
 
 def read_cifar_folder(path: Path, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 images `(N, 32, 32, 3)` and int64 labels `(N,)` of one split."""
+    """uint8 images `(N, 32, 32, 3)` and int64 labels `(N,)` of one split.
+
+    Raises `DataError` if a batch is missing, a link, too large, or not a batch.
+    """
     folder = path if (path / "test_batch").is_file() else path / "cifar-10-batches-py"
     missing = [name for name in _BATCHES[split] if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{folder}: {', '.join(missing)} missing; unpack the CIFAR-10 python archive again")
+    for name in _BATCHES[split]:
+        if (folder / name).is_symlink():
+            raise DataError(f"{folder / name}: batches must be files, got a link; unpack the archive again")
+        _check_batch_bytes((folder / name).stat().st_size, name)
     return _join([_decode((folder / name).read_bytes(), name) for name in _BATCHES[split]])
 
 
-def read_cifar_archive(path: Path, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 images `(N, 32, 32, 3)` and int64 labels `(N,)` of one split, without unpacking to disk."""
-    batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+def read_cifar_archive(path: Path, split: Literal["train", "test"], max_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 images `(N, 32, 32, 3)` and int64 labels `(N,)` of one split, without unpacking to disk.
+
+    Raises `DataError` if the archive is damaged, holds more than `max_bytes`, links, devices or names that lead out of
+    it, or lacks a batch.
+    """
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                name = PurePosixPath(member.name).name
-                if name in _BATCHES[split] and (file := archive.extractfile(member)) is not None:
-                    batches[name] = _decode(file.read(), name)
-    except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{path}: not a whole tar archive ({error})") from error
+        batches = _read_batches(path, split, max_bytes)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, OverflowError, ValueError) as error:
+        raise DataError(f"{path}: not a whole tar archive ({one_line(error)})") from error
     missing = [name for name in _BATCHES[split] if name not in batches]
     if missing:
         raise DataError(f"{path}: {', '.join(missing)} missing; this must be the CIFAR-10 python archive")
     return _join([batches[name] for name in _BATCHES[split]])
 
 
+def _read_batches(path: Path, split: str, max_bytes: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    n_bytes = 0
+    with _open_stream(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+        for member in archive:
+            if problem := problem_of_path(member.name):
+                raise DataError(f"{path}: {problem}")
+            if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
+                raise DataError(
+                    f"{path}: members must be files and folders, got a link or device, {member.name[:60]!r}; "
+                    "fetch the archive again"
+                )
+            n_bytes += tarfile.BLOCKSIZE + member.size
+            # Whatever comes after this member is found by decompressing it.
+            if problem := problem_of_size(n_bytes, path.stat().st_size, max_bytes, "data.max_bytes"):
+                raise DataError(f"{path}: {problem}")
+            name = PurePosixPath(member.name).name
+            if name in _BATCHES[split] and (file := archive.extractfile(member)) is not None:
+                _check_batch_bytes(member.size, name)
+                batches[name] = _decode(file.read(), name)
+    return batches
+
+
+def _open_stream(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    with path.open("rb") as file:
+        is_compressed = file.read(2) == b"\x1f\x8b"
+    return _Gzip(path) if is_compressed else path.open("rb")
+
+
+class _Gzip(gzip.GzipFile):
+    """Refuses to decompress much at once: `tarfile` reads long names of any declared length whole."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= _MOST_BATCH_BYTES:
+            raise tarfile.ReadError(f"a member has a header of {size} bytes")
+        return super().read(size)
+
+
+def _check_batch_bytes(n_bytes: int, name: str) -> None:
+    if n_bytes > _MOST_BATCH_BYTES:
+        raise DataError(
+            f"{name}: a batch must have at most {_MOST_BATCH_BYTES:,} bytes, got {n_bytes:,}; fetch the archive again"
+        )
+
+
+class _Array:
+    """Stands for an array being unpickled; holds its bytes and makes nothing of them."""
+
+    def __init__(self, *_: object) -> None:
+        self.dtype, self.data = _Dtype(""), b""
+
+    def __setstate__(self, state: Any) -> None:
+        _, self.shape, self.dtype, self.is_fortran, self.data = state
+
+
+class _Dtype:
+    """Stands for a dtype being unpickled."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is not an array")
-        return super().find_class(module, name)
+        if module in _ARRAY_MODULES and name in ("_reconstruct", "ndarray"):
+            return _Array
+        if module in _ARRAY_MODULES and name == "dtype":
+            return _Dtype
+        if (module, name) == ("_codecs", "encode"):
+            # How Python 3 pickles bytes for Python 2; a new function each time, which a pickle may do anything to.
+            return lambda text, _encoding: str.encode(text, "latin1")
+        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is not an array")
 
 
 def _decode(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     try:
+        _check_opcodes(content)
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-        pixels = np.asarray(batch[b"data"], np.uint8)
-        labels_n = np.asarray(batch[b"labels"], np.int64)
-        return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels_n
+        pixels, labels_n = _to_numpy(batch[b"data"]), _to_numpy(batch[b"labels"])
+        return pixels.astype(np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels_n.astype(np.int64)
     except Exception as error:
         # A damaged pickle can raise almost anything.
-        raise DataError(f"{name}: not a batch of the CIFAR-10 python archive ({error})") from error
+        raise DataError(f"{name}: not a batch of the CIFAR-10 python archive ({one_line(error)})") from error
+
+
+def _check_opcodes(content: bytes) -> None:
+    """Raise `ValueError` for a pickle of endless steps, or one that asks for a huge table of earlier values."""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if count > _MOST_OPCODES or (opcode.name in _MEMO_OPCODES and int(argument or 0) > _MOST_OPCODES):
+            raise ValueError(f"it has more than {_MOST_OPCODES:,} steps")
+
+
+def _to_numpy(value: Any) -> np.ndarray:
+    if isinstance(value, list) and all(type(item) is int for item in value):
+        return np.array(value, np.int64)
+    if (
+        isinstance(value, _Array)
+        and re.fullmatch("[iu][1248]", value.dtype.code)
+        and value.dtype.order in ("<", ">", "|")
+    ):
+        plain = np.frombuffer(value.data, np.dtype(value.dtype.order + value.dtype.code))
+        return plain.reshape(value.shape, order="F" if value.is_fortran else "C")
+    raise ValueError("it must hold an array of whole numbers and a list of labels")
 
 
 def _join(batches: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,9 @@
 
 import io
 import os
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,34 +15,40 @@ import numpy as np
 from PIL import Image
 
 from lab3.errors import DataError
+from lab3.foreign import one_line, problem_of_path, problem_of_zip
 from lab3.storage import allocate, blocks_of, release
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _MEMORY_MB = 64
+_MOST_FILE_BYTES = 64 * 2**20
+_MOST_PIXELS = 2**25  # more than any classifier's input by far; RGB in 100 MB
 _MODES = {"rgb": "RGB", "grayscale": "L"}
 
 
 def read_image_files(
-    path: Path, split: Literal["train", "test"], color: Literal["rgb", "grayscale"]
+    path: Path, split: Literal["train", "test"], color: Literal["rgb", "grayscale"], max_bytes: int
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """uint8 images `(N, H, W, C)`, int64 labels `(N,)` and class names in alphabetical order, files in order of name.
 
-    Raises `DataError` if there are no such files, one cannot be decoded, or two differ in size.
+    Raises `DataError` if there are no such files, one cannot be decoded or is a link to another place, two differ in
+    size, or the images have more than `max_bytes` in all.
     """
-    with _open(path) as (names, read):
+    with _open(path, max_bytes) as (names, read), warnings.catch_warnings():
+        # Pillow only warns of what is refused here.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         files = _split_files(names, split, path)
         class_names = tuple(sorted({name.split("/")[-2] for name in files}))
         first = _decode(read(files[0]), files[0], color)
+        if len(files) * first.nbytes > max_bytes:
+            raise DataError(
+                f"{path}: the images must have at most {max_bytes:,} bytes, got {len(files):,} of {first.nbytes:,}; "
+                "if you trust them, raise data.max_bytes"
+            )
         images_nhwc = allocate((len(files), *first.shape), first.dtype, _MEMORY_MB)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for rows in blocks_of(len(files), 1000):
-                decoded = pool.map(lambda name: _decode(read(name), name, color), files[rows])
+                decoded = pool.map(lambda name: _decode(read(name), name, color, (files[0], first)), files[rows])
                 for number, image in enumerate(decoded, start=rows.start):
-                    if image.shape != first.shape:
-                        raise DataError(
-                            f"{path}: all images must be of one size, got {_size(first)} for {files[0]} and "
-                            f"{_size(image)} for {files[number]}; resize them to the model's input"
-                        )
                     images_nhwc[number] = image
                 release(images_nhwc)
     labels_n = np.array([class_names.index(name.split("/")[-2]) for name in files], np.int64)
@@ -48,16 +56,44 @@ def read_image_files(
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
+def _open(path: Path, max_bytes: int) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
     if path.is_dir():
-        names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-        yield names, lambda name: (path / name).read_bytes()
+        yield _files_below(path), lambda name: _checked(name, (path / name).stat().st_size, (path / name).read_bytes)
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            yield [name for name in archive.namelist() if not name.endswith("/")], archive.read
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{path}: not a whole .zip file ({error})") from error
+            if problem := problem_of_zip(archive.infolist(), path.stat().st_size, max_bytes, "data.max_bytes"):
+                raise DataError(f"{path}: {problem}")
+            yield (
+                [name for name in archive.namelist() if not name.endswith("/")],
+                lambda name: _checked(name, archive.getinfo(name).file_size, lambda: archive.read(name)),
+            )
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        raise DataError(f"{path}: not a whole .zip file ({one_line(error)})") from error
+
+
+def _files_below(folder: Path) -> list[str]:
+    root = folder.resolve()
+    names = []
+    for file in folder.rglob("*"):
+        name = file.relative_to(folder).as_posix()
+        if file.is_symlink() and not file.resolve().is_relative_to(root):
+            raise DataError(
+                f"{folder}: images must lie in the folder, got {name!r}, a link to another place; copy them"
+            )
+        if file.is_file():
+            if problem := problem_of_path(name):
+                raise DataError(f"{folder}: {problem}")
+            names.append(name)
+    return names
+
+
+def _checked(name: str, n_bytes: int, read: Callable[[], bytes]) -> bytes:
+    if n_bytes > _MOST_FILE_BYTES:
+        raise DataError(
+            f"{name}: an image file must have at most {_MOST_FILE_BYTES:,} bytes, got {n_bytes:,}; resize it"
+        )
+    return read()
 
 
 def _split_files(names: list[str], split: str, path: Path) -> list[str]:
@@ -87,14 +123,35 @@ def _split_files(names: list[str], split: str, path: Path) -> list[str]:
     return images
 
 
-def _decode(content: bytes, name: str, color: Literal["rgb", "grayscale"]) -> np.ndarray:
+def _decode(
+    content: bytes,
+    name: str,
+    color: Literal["rgb", "grayscale"],
+    first: tuple[str, np.ndarray] | None = None,
+) -> np.ndarray:
+    """The pixels in an image file, which must be of the size of `first`; nothing else is decoded."""
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+            _check_size(image.size, name, first)
             pixels = np.asarray(image.convert(_MODES[color]))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name}: not a readable JPEG or PNG ({error})") from error
+    except DataError:
+        raise
+    except Exception as error:
+        # A damaged image can raise almost anything.
+        raise DataError(f"{name}: not a readable JPEG or PNG ({one_line(error)})") from error
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[1]}x{image.shape[0]}"
+def _check_size(size: tuple[int, int], name: str, first: tuple[str, np.ndarray] | None) -> None:
+    width, height = size
+    if width * height > _MOST_PIXELS:
+        raise DataError(
+            f"{name}: an image must have at most {_MOST_PIXELS:,} pixels, got {width}x{height}; "
+            "resize it to the model's input"
+        )
+    if first is not None and first[1].shape[:2] != (height, width):
+        first_name, pixels = first
+        raise DataError(
+            f"all images must be of one size, got {pixels.shape[1]}x{pixels.shape[0]} for {first_name} and "
+            f"{width}x{height} for {name}; resize them to the model's input"
+        )

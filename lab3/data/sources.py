@@ -1,6 +1,8 @@
 """Which reader a data source needs: the name of a built-in set, or a path whose form is seen from name and content."""
 
 import hashlib
+import math
+import zipfile
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +12,7 @@ from lab3.data.cifar_archive import is_cifar_folder, read_cifar_archive, read_ci
 from lab3.data.dataset import Dataset
 from lab3.data.image_files import read_image_files
 from lab3.errors import DataError
+from lab3.foreign import one_line, problem_of_zip, sha256_file
 
 Split = Literal["train", "test"]
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...] | None]
@@ -21,47 +24,71 @@ FORMS = (
 )
 
 
-def load_dataset(source: str, split: Split, color: Literal["rgb", "grayscale"] = "rgb") -> Dataset:
+def load_dataset(
+    source: str,
+    split: Split,
+    color: Literal["rgb", "grayscale"] = "rgb",
+    *,
+    max_bytes: int = 16 * 2**30,
+    sha256: str | None = None,
+) -> Dataset:
     """The images of one split.
 
     `source`: `digits` (bundled with scikit-learn, no network), `cifar10` (through `keras.datasets`), or a path: `.npz`
     with `x_train, y_train, x_test, y_test`; the CIFAR-10 python archive or its folder; image files
     `<class>/<name>.jpg|png` in a folder or `.zip`, classes in alphabetical order of name, optionally below `train/` and
-    `test/`. A path without such splits serves as either. `color` is for image files.
+    `test/`. A path without such splits serves as either. `color` is for image files. `max_bytes`: of what a file holds,
+    decompressed. `sha256`: what the file must have, or the arrays where there is no single file.
 
     >>> load_dataset("digits", "test").images_nhwc.shape
     (445, 8, 8, 1)
 
-    Raises `DataError` for anything else, with what to do.
+    Raises `DataError` for anything else, with what to do; files may come from anybody.
     """
     if source == "digits":
-        return _dataset(_load_digits(split), f"digits ({split} split)")
-    if source == "cifar10":
-        return _dataset(_load_keras_cifar10(split), f"cifar10 ({split} split)")
+        dataset = _dataset(_load_digits(split), f"digits ({split} split)")
+    elif source == "cifar10":
+        dataset = _dataset(_load_keras_cifar10(split), f"cifar10 ({split} split)")
+    else:
+        try:
+            return _load_path(source, split, color, max_bytes, sha256)
+        except OSError as error:
+            raise DataError(f"{source} cannot be read: {error}") from error
+    _check_sha256(source, split, sha256, dataset.sha256)
+    return dataset
+
+
+def _check_sha256(source: str, split: Split, expected: str | None, found: str) -> None:
+    if expected not in (None, found):
+        raise DataError(
+            f"{source}: the data must have the SHA-256 of data.{split}_sha256, {expected}, got {found}; "
+            "fetch them again"
+        )
+
+
+def _load_path(
+    source: str, split: Split, color: Literal["rgb", "grayscale"], max_bytes: int, sha256: str | None
+) -> Dataset:
     path = Path(source)
     if not path.exists():
         raise DataError(f"{source}: no such file or folder; data must be {FORMS}")
-    try:
-        return _dataset(_read_path(path, split, color), str(path), path if path.is_file() else None)
-    except OSError as error:
-        raise DataError(f"{source} cannot be read: {error}") from error
+    if path.is_file() and sha256 is not None:
+        # Before anything parses the file.
+        _check_sha256(source, split, sha256, sha256_file(path))
+    dataset = _dataset(_read_path(path, split, color, max_bytes), str(path), path if path.is_file() else None)
+    _check_sha256(source, split, sha256, dataset.sha256)
+    return dataset
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_path(path: Path, split: Split, color: Literal["rgb", "grayscale"]) -> Arrays:
+def _read_path(path: Path, split: Split, color: Literal["rgb", "grayscale"], max_bytes: int) -> Arrays:
     if path.suffix == ".npz":
-        return _read_npz(path, split)
+        return _read_npz(path, split, max_bytes)
     if path.name.endswith((".tar.gz", ".tgz", ".tar")):
-        return (*read_cifar_archive(path, split), CIFAR10_CLASSES)
+        return (*read_cifar_archive(path, split, max_bytes), CIFAR10_CLASSES)
     if is_cifar_folder(path):
         return (*read_cifar_folder(path, split), CIFAR10_CLASSES)
     if path.is_dir() or path.suffix == ".zip":
-        return read_image_files(path, split, color)
+        return read_image_files(path, split, color, max_bytes)
     raise DataError(f"{path} is of no form lab3 reads; data must be {FORMS}")
 
 
@@ -98,15 +125,17 @@ def _load_keras_cifar10(split: Split) -> Arrays:
     except Exception as error:
         # Keras lets everything from urllib, tarfile and its hash check through.
         raise DataError(
-            f"cifar10: Keras could not download it or read its cache ({error}); give the images themselves: {FORMS}"
+            f"cifar10: Keras could not download it or read its cache ({one_line(error)}); "
+            f"give the images themselves: {FORMS}"
         ) from error
     images_nhwc, labels_n1 = train if split == "train" else test
     return images_nhwc, labels_n1.reshape(-1).astype(np.int64), CIFAR10_CLASSES
 
 
-def _read_npz(path: Path, split: Split) -> Arrays:
+def _read_npz(path: Path, split: Split, max_bytes: int) -> Arrays:
     names = (f"x_{split}", f"y_{split}")
     try:
+        _check_npz(path, names, max_bytes)
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in names if name not in archive]
             if missing:
@@ -118,7 +147,35 @@ def _read_npz(path: Path, split: Split) -> Arrays:
         raise
     except Exception as error:
         # NumPy lets everything from zipfile, zlib and its own parser through.
-        raise DataError(f"{path}: not a readable .npz without pickled objects ({error})") from error
+        raise DataError(f"{path}: not a readable .npz without pickled objects ({one_line(error)})") from error
+    return _check_arrays(path, names, images_nhwc, labels_n)
+
+
+def _check_npz(path: Path, names: tuple[str, ...], max_bytes: int) -> None:
+    """Raise `DataError` before anything is allocated if the file holds more than it may, or less than it declares."""
+    with zipfile.ZipFile(path) as archive:
+        if problem := problem_of_zip(archive.infolist(), path.stat().st_size, max_bytes, "data.max_bytes"):
+            raise DataError(f"{path}: {problem}")
+        for name in names:
+            if f"{name}.npy" not in archive.namelist():
+                continue
+            n_bytes = archive.getinfo(f"{name}.npy").file_size
+            with archive.open(f"{name}.npy") as member:
+                version = np.lib.format.read_magic(member)
+                if version not in ((1, 0), (2, 0)):
+                    raise ValueError(f"{name} is of .npy version {version}")
+                read_header = (
+                    np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = read_header(member)
+            if math.prod(shape) * dtype.itemsize > n_bytes:
+                raise DataError(
+                    f"{path}: {name} must hold as much as it declares, got {n_bytes:,} bytes for {dtype} {shape}; "
+                    "save it again"
+                )
+
+
+def _check_arrays(path: Path, names: tuple[str, ...], images_nhwc: np.ndarray, labels_n: np.ndarray) -> Arrays:
     if images_nhwc.ndim == 3:
         images_nhwc = images_nhwc[..., np.newaxis]
     if images_nhwc.ndim != 4 or not (images_nhwc.dtype == np.uint8 or np.issubdtype(images_nhwc.dtype, np.floating)):

@@ -12,8 +12,7 @@ from lab3.config import Config
 from lab3.errors import ConfigError
 from lab3.graph import list_layers
 from lab3.layers import find_layer, prunable_layers
-from lab3.model_files import load_model
-from lab3.pipeline.materials import Shared, fetch_inputs, reuse
+from lab3.pipeline.materials import Shared, fetch_inputs, load_configured_model
 from lab3.pipeline.recipes import start_run
 from lab3.progress import Progress
 from lab3.rundir import RunDir, check_new_run, new_run_id
@@ -64,8 +63,7 @@ def start_group(
         )  # fmt: skip
         model = config.model.model_copy(update={"path": str(trained.path / f"model.{config.train.format}")})
         config = config.model_copy(update={"model": model})
-    model_path, output = str(config.model.path), config.model.output
-    model_layers = list_layers(reuse(shared, ("model", model_path), lambda: load_model(model_path, output)))
+    model_layers = list_layers(load_configured_model(config, str(config.model.path), shared))
     runs = {}
     for index, criterion in product(indices, criteria or [config.prune.criterion]):
         name = model_layers[index].name
@@ -88,9 +86,9 @@ def start_group(
 
 def _layer_indices(config: Config, layers: Sequence[Layer], shared: Shared) -> list[int]:
     """Where the layers stand in the model; an untrained model's names are not those it will be saved with."""
-    model_path, output, architecture = config.model.path, config.model.output, config.model.architecture
+    model_path, architecture = config.model.path, config.model.architecture
     if model_path is not None:
-        model = reuse(shared, ("model", model_path), lambda: load_model(model_path, output))
+        model = load_configured_model(config, model_path, shared)
     elif architecture is not None:
         model = build_model(architecture)
     else:

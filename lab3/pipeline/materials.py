@@ -10,9 +10,11 @@ import numpy as np
 from lab3.architectures import build_model
 from lab3.backend import Device, load_backend
 from lab3.config import Config
-from lab3.data import Dataset, check_dataset, load_dataset, sha256_file
+from lab3.data import Dataset, Split, check_dataset, load_dataset
 from lab3.errors import ConfigError, DataError, RunStateError
+from lab3.foreign import sha256_file
 from lab3.model_files import load_model
+from lab3.model_inspection import ModelLimits
 from lab3.preprocess import Preprocessing
 from lab3.progress import Progress
 from lab3.schedule import parse_schedule
@@ -56,6 +58,22 @@ def fetch_inputs(config: Config, out: Path, mode: Mode, shared: Shared, progress
         found = getattr(config, section).model_copy(update={key: str(fetched.path)})
         config = config.model_copy(update={section: found})
     return config
+
+
+def load_configured_model(config: Config, model_path: str, shared: Shared) -> Any:
+    """The model at `model_path` with the experiment's output, hash, classes and limits, loaded or from `shared`.
+
+    Raises as `load_model` does.
+    """
+    model = config.model
+    limits = ModelLimits(model.max_config_bytes, model.max_nesting, model.max_parameters, model.max_bytes)
+    return reuse(
+        shared,
+        ("model", model_path),
+        lambda: load_model(
+            model_path, model.output, sha256=model.sha256, allow_classes=model.allow_classes, limits=limits
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -111,8 +129,7 @@ def load_materials(
     keras.utils.set_random_seed(config.seed)
     shared = {} if shared is None else shared
     if model_path is not None:
-        output = config.model.output
-        model = reuse(shared, ("model", model_path), lambda: load_model(model_path, output))
+        model = load_configured_model(config, model_path, shared)
     else:
         assert config.model.architecture is not None
         model = build_model(config.model.architecture)
@@ -127,8 +144,7 @@ def load_materials(
 
     progress.say(f"reading {config.data.test}")
     preprocess = Preprocessing(config.data.scale, config.data.mean, config.data.std)
-    color = config.data.color
-    test = reuse(shared, (config.data.test, "test", color), lambda: load_dataset(config.data.test, "test", color))
+    test = _load_data(config, config.data.test, "test", config.data.test_sha256, shared)
     check_dataset(test, model.input_shape[1:], split.n_labels)
     preprocess.check(test.images_nhwc.shape[-1])
     score_on_train = _scores_on_train(config)
@@ -136,7 +152,7 @@ def load_materials(
     if model_path is None or score_on_train:
         source = config.data.train or config.data.test
         progress.say(f"reading {source} for {'training' if model_path is None else 'scoring channels'}")
-        train = reuse(shared, (source, "train", color), lambda: load_dataset(source, "train", color))
+        train = _load_data(config, source, "train", config.data.train_sha256, shared)
         check_dataset(train, model.input_shape[1:], split.n_labels)
         _check_train_and_test(train, test)
     return Materials(
@@ -149,6 +165,15 @@ def load_materials(
         schedule=schedule,
         scored_on=train if score_on_train and train is not None else test,
         shared=shared,
+    )
+
+
+def _load_data(config: Config, source: str, split: Split, sha256: str | None, shared: Shared) -> Dataset:
+    color, max_bytes = config.data.color, config.data.max_bytes
+    return reuse(
+        shared,
+        (source, split, color),
+        lambda: load_dataset(source, split, color, max_bytes=max_bytes, sha256=sha256),
     )
 
 

@@ -46,7 +46,7 @@ def start_run(
     shared = {} if shared is None else shared
     config = fetch_inputs(config, out, tracking_mode, shared, progress)
     if kind == "train":
-        config = config.model_copy(update={"model": config.model.model_copy(update={"path": None})})
+        config = config.model_copy(update={"model": config.model.model_copy(update={"path": None, "sha256": None})})
     config = _with_absolute_paths(config)
     with progress.stoppable():
         materials = load_materials(config, config.model.path, device, progress, shared)

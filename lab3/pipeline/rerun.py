@@ -8,8 +8,8 @@ from typing import Any
 
 from lab3.backend import Device, load_backend
 from lab3.config import Config
-from lab3.data import sha256_file
 from lab3.errors import ConfigError, RunStateError, UnfinishedError
+from lab3.foreign import sha256_file
 from lab3.manifest import differing_versions
 from lab3.pipeline.compare import Comparison, compare_runs
 from lab3.pipeline.recipes import start_run

@@ -250,7 +250,7 @@ def _capture_now(
 def journal_header(config: Config, model_sha256: str | None, data_sha256: str) -> dict[str, Any]:
     """What the points of a journal depend on; seed and training act through the model's hash."""
     settings = {
-        **config.data.model_dump(exclude={"train", "test"}),
+        **config.data.model_dump(include={"color", "scale", "mean", "std"}),
         **config.prune.model_dump(),
         "schedule": config.sweep.schedule,
         "shortcut": config.sweep.shortcut,

@@ -6,7 +6,7 @@ from typing import Any
 
 from lab3 import outputs
 from lab3.config import Config
-from lab3.data import sha256_file
+from lab3.foreign import sha256_file
 from lab3.pipeline.findings import Verified, check_figures
 from lab3.pipeline.verify_sweep import check_sweep
 from lab3.rundir import RunDir, open_run

@@ -1,0 +1,70 @@
+"""What is looked at before a stranger's file is parsed: its hash, and the members of a zip."""
+
+import hashlib
+import re
+import stat
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+_EXPANSION = 50
+_EXPANSION_FLOOR = 64 * 2**20
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def one_line(error: Exception) -> str:
+    """What a library says of a file, in one line; names in it can be the file's own."""
+    # Keras sets parts of its messages in bold.
+    text = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())[:300] or type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def problem_of_size(n_bytes: int, stored_bytes: int, max_bytes: int, setting: str) -> str | None:
+    """What is wrong with `n_bytes` of content in a file of `stored_bytes`, None if nothing.
+
+    `setting`: the name of the setting that `max_bytes` comes from.
+    """
+    if n_bytes > max_bytes:
+        return f"its content must be at most {max_bytes:,} bytes, got {n_bytes:,}; if you trust it, raise {setting}"
+    if n_bytes > max(_EXPANSION_FLOOR, _EXPANSION * stored_bytes):
+        return (
+            f"its content must be at most {_EXPANSION} times the file's size, got {n_bytes:,} bytes in a file of "
+            f"{stored_bytes:,}, as in a decompression bomb; if you trust it, save it again uncompressed"
+        )
+    return None
+
+
+def problem_of_path(name: str) -> str | None:
+    """What is wrong with a member's name, None if it stays inside the folder it would be unpacked to."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in name[:2]:
+        return f"members must stay inside the archive's folder, got {name[:60]!r}; pack it again"
+    if not name.isprintable():
+        return f"names must be printable, got {name[:60]!r}; rename it"
+    return None
+
+
+def problem_of_zip(members: Sequence[zipfile.ZipInfo], stored_bytes: int, max_bytes: int, setting: str) -> str | None:
+    """What is wrong with the members of a zip file of `stored_bytes`, None if nothing. Nothing is unpacked for it.
+
+    No more than its declared size is ever read of a member, so declared sizes are what counts.
+    """
+    names: set[str] = set()
+    for member in members:
+        if problem := problem_of_path(member.filename):
+            return problem
+        if member.filename in names:
+            return f"members must have different names, got {member.filename[:60]!r} twice; pack it again"
+        names.add(member.filename)
+        if stat.S_ISLNK(member.external_attr >> 16):
+            return f"members must be files, got the link {member.filename[:60]!r}; pack the file itself"
+        if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            return (
+                f"members must be stored or deflated, without a password, got {member.filename[:60]!r}; pack it again"
+            )
+    return problem_of_size(sum(member.file_size for member in members), stored_bytes, max_bytes, setting)
