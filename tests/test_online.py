@@ -183,6 +183,7 @@ def test_an_offline_run_moved_elsewhere_is_published_once(client: Client, server
     client.check_whole()
 
 
+@pytest.mark.online
 def test_files_that_were_not_sent_before_a_kill_are_sent_by_publish(client: Client, server: WandbServer) -> None:
     client.sweep()
     run = server.runs["r"]
@@ -195,6 +196,7 @@ def test_files_that_were_not_sent_before_a_kill_are_sent_by_publish(client: Clie
     client.check_whole()
 
 
+@pytest.mark.online
 def test_model_and_data_come_from_the_server_and_are_linked(client: Client, server: WandbServer) -> None:
     for name, type, file in (("net", "model", "m.h5"), ("images", "dataset", "d.npz")):
         server.add_artifact(name, type, {file: (client.folder / file).read_bytes()})
@@ -232,7 +234,7 @@ def test_the_digits_experiment_arrives_whole(digits: Client, mode: str) -> None:
 
 @pytest.mark.online
 def test_the_clients_own_variables_are_stronger(client: Client, server: WandbServer) -> None:
-    chosen = {
+    chosen: dict[str, Any] = {
         "WANDB_PROJECT": "p", "WANDB_ENTITY": "tester", "WANDB_RUN_ID": "e", "WANDB_NAME": "n", "WANDB_RUN_GROUP": "g",
         "WANDB_JOB_TYPE": "j", "WANDB_TAGS": "a,b", "WANDB_NOTES": "why", "WANDB_RESUME": "allow",
         "WANDB_DIR": str(client.folder / "elsewhere"),

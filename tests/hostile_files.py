@@ -1,0 +1,1090 @@
+"""Files that strangers could send: each tries to run code, to read another file, to fill the memory, or is broken.
+
+`BAIT` stands in a folder of its own: `canary` must never appear, and the content of `secret` must never be told.
+"""
+
+import gzip
+import io
+import json
+import marshal
+import pickle
+import shutil
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import keras
+import numpy as np
+from PIL import Image
+
+from lab3.journal import encode_row
+
+SECRET = "the-secret-nobody-may-read"
+Kind = Literal["model", "data", "config", "journal"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file is made: its folder, two good models in it, and the bait outside."""
+
+    folder: Path
+    h5: Path
+    keras: Path
+    keras2: Path
+    canary: Path
+    secret: Path
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """One file: `make` writes it and returns its path; `message` is a part of what lab3 says."""
+
+    name: str
+    kind: Kind
+    make: Callable[[Place], Path]
+    message: str
+
+
+CORPUS: list[Hostile] = []
+
+
+def hostile(kind: Kind, message: str) -> Callable[[Callable[[Place], Path]], Callable[[Place], Path]]:
+    def add(make: Callable[[Place], Path]) -> Callable[[Place], Path]:
+        CORPUS.append(Hostile(make.__name__, kind, make, message))
+        return make
+
+    return add
+
+
+def make_place(folder: Path) -> Place:
+    """Two good models in the forms of Keras 3 and one in that of Keras 2, and the bait."""
+    place = Place(
+        folder / "files", folder / "good.h5", folder / "good.keras", folder / "keras2.h5", folder / "bait" / "canary",
+        folder / "bait" / "secret",
+    )  # fmt: skip
+    for each in (place.folder, place.canary.parent):
+        each.mkdir()
+    place.secret.write_text(SECRET)
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 1)),
+            keras.layers.Conv2D(2, 3, activation="relu", name="conv"),
+            keras.layers.Flatten(name="flat"),
+            keras.layers.Dense(2, name="scores"),
+        ]
+    )
+    for path in (place.h5, place.keras):
+        model.save(path)
+    shutil.copy(place.h5, place.keras2)
+    with h5py.File(place.keras2, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        set_config(file, _as_keras2(config))
+    return place
+
+
+def _as_keras2(value: Any) -> Any:
+    """The configuration as Keras 2 wrote it: no modules, plain dtypes, `batch_input_shape`."""
+    if isinstance(value, list):
+        return [_as_keras2(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("class_name") == "DTypePolicy":
+        return value["config"]["name"]
+    left_out = ("module", "registered_name", "build_config", "optional", "quantization_config")
+    plain = {key: _as_keras2(item) for key, item in value.items() if key not in left_out}
+    if "batch_shape" in plain:
+        plain["batch_input_shape"] = plain.pop("batch_shape")
+    return plain
+
+
+def set_config(file: Any, config: Any) -> None:
+    file.attrs["model_config"] = config if isinstance(config, bytes | int) else json.dumps(config).encode()
+
+
+def h5_with(place: Place, change: Callable[[Any], None], base: Path | None = None) -> Path:
+    """The good `.h5` with `change` done to the open file."""
+    path = place.folder / "model.h5"
+    shutil.copy(base or place.h5, path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    return path
+
+
+def h5_config(place: Place, change: Callable[[Any], Any], base: Path | None = None) -> Path:
+    """The good `.h5` with its configuration replaced by what `change` returns, or changed in place."""
+
+    def replace(file: Any) -> None:
+        config = json.loads(file.attrs["model_config"])
+        changed = change(config)
+        set_config(file, config if changed is None else changed)
+
+    return h5_with(place, replace, base)
+
+
+def keras_with(place: Place, **members: bytes | None) -> Path:
+    """The good `.keras` with members replaced or added (`config_json=...`), None: left out."""
+    path = place.folder / "model.keras"
+    with zipfile.ZipFile(place.keras) as archive:
+        content: dict[str, bytes | None] = {name: archive.read(name) for name in archive.namelist()}
+    content |= {name.replace("_", "."): member for name, member in members.items()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, member in content.items():
+            if member is not None:
+                archive.writestr(name, member)
+    return path
+
+
+def keras_config(place: Place, change: Callable[[Any], Any]) -> Path:
+    with zipfile.ZipFile(place.keras) as archive:
+        config = json.loads(archive.read("config.json"))
+    changed = change(config)
+    return keras_with(place, config_json=json.dumps(config if changed is None else changed).encode())
+
+
+def add_layer(config: Any, class_name: str, settings: dict[str, Any], **keys: Any) -> None:
+    """Put a layer before the last one."""
+    item = {"class_name": class_name, "config": {"name": "extra", **settings}, **keys}
+    config["config"]["layers"].insert(-1, item)
+
+
+def touching(place: Place) -> list[Any]:
+    """A function that makes the canary, as Keras serialises lambdas."""
+    code = compile(f"lambda x: open({str(place.canary)!r}, 'w') and x", "hostile", "eval").co_consts[0]
+    import base64
+
+    return [base64.b64encode(marshal.dumps(code)).decode(), None, None]
+
+
+class Touch:
+    """An object whose unpickling makes the canary."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.canary,))
+
+
+def lambda_settings(place: Place) -> dict[str, Any]:
+    code = dict(zip(("code", "defaults", "closure"), touching(place), strict=True))
+    return {"function": {"class_name": "__lambda__", "config": code}}
+
+
+# Models that would run code
+
+
+@hostile("model", "Lambda layers hold code and are never loaded")
+def lambda_of_keras_3(place: Place) -> Path:
+    return h5_config(place, lambda config: add_layer(config, "Lambda", lambda_settings(place), module="keras.layers"))
+
+
+@hostile("model", "Lambda layers hold code and are never loaded")
+def lambda_of_keras_2(place: Place) -> Path:
+    settings = {"function": touching(place), "function_type": "lambda", "output_shape_type": "raw"}
+    return h5_config(place, lambda config: add_layer(config, "Lambda", settings), place.keras2)
+
+
+@hostile("model", "Lambda layers hold code and are never loaded")
+def lambda_in_zip(place: Place) -> Path:
+    return keras_config(
+        place, lambda config: add_layer(config, "Lambda", lambda_settings(place), module="keras.layers")
+    )
+
+
+@hostile("model", "Lambda layers hold code and are never loaded")
+def lambda_in_a_nested_model(place: Place) -> Path:
+    def nest(config: Any) -> None:
+        inner = {"class_name": "Lambda", "config": lambda_settings(place)}
+        add_layer(config, "Sequential", {"layers": [inner]})
+
+    return h5_config(place, nest)
+
+
+@hostile("model", "Lambda layers hold code and are never loaded")
+def lambda_inside_a_wrapper(place: Place) -> Path:
+    layer = {"class_name": "Lambda", "config": lambda_settings(place)}
+    return keras_config(place, lambda config: add_layer(config, "TimeDistributed", {"layer": layer}))
+
+
+@hostile("model", "__lambda__ layers hold code")
+def lambda_as_activation(place: Place) -> Path:
+    def change(config: Any) -> None:
+        config["config"]["layers"][-1]["config"]["activation"] = lambda_settings(place)["function"]
+
+    return keras_config(place, change)
+
+
+@hostile("model", "Lambda layers hold code")
+def lambda_under_another_name(place: Place) -> Path:
+    return keras_config(
+        place,
+        lambda config: add_layer(
+            config, "Dense", lambda_settings(place), module="keras.layers", registered_name="any>Lambda"
+        ),
+    )
+
+
+@hostile("model", "'keras.src.layers.core.lambda_layer.Dense' is none of the Keras classes")
+def known_name_in_another_module(place: Place) -> Path:
+    return keras_config(
+        place, lambda config: add_layer(config, "Dense", {"units": 2}, module="keras.src.layers.core.lambda_layer")
+    )
+
+
+@hostile("model", "'Dense registered as other>Thing' is none")
+def known_name_registered_as_another(place: Place) -> Path:
+    return keras_config(place, lambda config: add_layer(config, "Dense", {"units": 2}, registered_name="other>Thing"))
+
+
+@hostile("model", "'system' is none of the Keras classes")
+def function_of_the_system(place: Place) -> Path:
+    def change(config: Any) -> None:
+        config["config"]["layers"][-1]["config"]["activation"] = {
+            "class_name": "function", "module": "os", "config": "system", "registered_name": "system",
+        }  # fmt: skip
+
+    return keras_config(place, change)
+
+
+@hostile("model", "'get_file' is none of the Keras classes")
+def function_that_downloads(place: Place) -> Path:
+    def change(config: Any) -> None:
+        config["config"]["layers"][-1]["config"]["activation"] = {
+            "class_name": "function", "module": "keras.utils", "config": "get_file", "registered_name": "get_file",
+        }  # fmt: skip
+
+    return keras_config(place, change)
+
+
+@hostile("model", "TFSMLayer layers hold code")
+def saved_model_from_elsewhere(place: Place) -> Path:
+    settings = {"filepath": str(place.secret.parent), "call_endpoint": "serve"}
+    return h5_config(place, lambda config: add_layer(config, "TFSMLayer", settings))
+
+
+@hostile("model", "TorchModuleWrapper layers hold code")
+def pickled_torch_module(place: Place) -> Path:
+    import base64
+
+    module = base64.b64encode(pickle.dumps(Touch(place.canary))).decode()
+    return keras_config(place, lambda config: add_layer(config, "TorchModuleWrapper", {"module": module}))
+
+
+@hostile("model", "'StringLookup' is none of the Keras classes")
+def vocabulary_from_elsewhere(place: Place) -> Path:
+    return h5_config(place, lambda config: add_layer(config, "StringLookup", {"vocabulary": str(place.secret)}))
+
+
+@hostile("model", "'keras.layers.TextVectorization' is none of the Keras classes")
+def vocabulary_in_zip(place: Place) -> Path:
+    settings = {"vocabulary": str(place.secret)}
+    return keras_config(place, lambda config: add_layer(config, "TextVectorization", settings, module="keras.layers"))
+
+
+@hostile("model", "register it with Keras and set model.allow_classes to [MyLayer]")
+def unknown_class(place: Place) -> Path:
+    return h5_config(place, lambda config: add_layer(config, "MyLayer", {}))
+
+
+@hostile("model", "TFOpLambda is an operation of Keras 2 that Keras 3 cannot load")
+def operation_of_keras_2(place: Place) -> Path:
+    return h5_config(place, lambda config: add_layer(config, "TFOpLambda", {"function": "math.multiply"}), place.keras2)
+
+
+@hostile("model", "'builtins.__typespec__' is none of the Keras classes")
+def type_specification(place: Place) -> Path:
+    item = {"spec_name": "TensorSpec", "registered_name": None}
+    return keras_config(place, lambda config: add_layer(config, "__typespec__", {}, module="builtins", **item))
+
+
+@hostile("model", "'CompositeTensor' is none of the Keras classes")
+def composite_tensor(place: Place) -> Path:
+    return h5_config(place, lambda config: add_layer(config, "CompositeTensor", {}, spec={}, tensors=[]))
+
+
+@hostile("model", "class names must be text, got")
+def class_that_is_no_name(place: Place) -> Path:
+    def change(config: Any) -> None:
+        config["config"]["layers"][0]["class_name"] = ["Lambda"]
+
+    return h5_config(place, change)
+
+
+# Models that lead elsewhere
+
+
+def _replace_weight(link: Callable[[Any, str], None]) -> Callable[[Any], None]:
+    def change(file: Any) -> None:
+        group = file["model_weights/conv"]
+        name = group.attrs["weight_names"][0]
+        name = name.decode() if isinstance(name, bytes) else name
+        del group[name]
+        link(group, name)
+
+    return change
+
+
+@hostile("model", "links to other places are not followed")
+def external_link(place: Place) -> Path:
+    def link(group: Any, name: str) -> None:
+        group[name] = h5py.ExternalLink(str(place.h5), f"/model_weights/conv/{name}")
+
+    return h5_with(place, _replace_weight(link))
+
+
+@hostile("model", "links to other places are not followed, got '/model_weights'")
+def external_link_to_all_weights(place: Place) -> Path:
+    def link(file: Any) -> None:
+        del file["model_weights"]
+        file["model_weights"] = h5py.ExternalLink(str(place.h5), "/model_weights")
+
+    return h5_with(place, link)
+
+
+@hostile("model", "links to other places are not followed")
+def soft_link(place: Place) -> Path:
+    def link(group: Any, name: str) -> None:
+        group[name] = h5py.SoftLink("/model_weights/scores")
+
+    return h5_with(place, _replace_weight(link))
+
+
+@hostile("model", "arrays must lie in the file itself")
+def external_storage(place: Place) -> Path:
+    def link(group: Any, name: str) -> None:
+        group.create_dataset(name, (3, 3, 1, 2), "f4", external=[(str(place.secret), 0, h5py.h5f.UNLIMITED)])
+
+    return h5_with(place, _replace_weight(link))
+
+
+@hostile("model", "arrays must lie in the file itself")
+def virtual_dataset(place: Place) -> Path:
+    def link(group: Any, name: str) -> None:
+        layout = h5py.VirtualLayout((3, 3, 1, 2), "f4")
+        layout[:] = h5py.VirtualSource(str(place.h5), f"/model_weights/conv/{name}", (3, 3, 1, 2))
+        group.create_virtual_dataset(name, layout)
+
+    return h5_with(place, _replace_weight(link))
+
+
+@hostile("model", "arrays must hold plain numbers, got object")
+def object_references(place: Place) -> Path:
+    def change(file: Any) -> None:
+        file["references"] = np.array([file.ref], h5py.ref_dtype)
+
+    return h5_with(place, change)
+
+
+@hostile("model", "attributes must be text or plain numbers")
+def region_reference(place: Place) -> Path:
+    def change(file: Any) -> None:
+        numbers = file.create_dataset("numbers", data=np.arange(4.0))
+        file.attrs.create("region", numbers.regionref[0:2], dtype=h5py.regionref_dtype)
+
+    return h5_with(place, change)
+
+
+@hostile("model", "it must hold groups and arrays alone")
+def named_type(place: Place) -> Path:
+    def change(file: Any) -> None:
+        file["type"] = np.dtype("f8")
+
+    return h5_with(place, change)
+
+
+@hostile("model", "an object must have one name")
+def group_in_itself(place: Place) -> Path:
+    def change(file: Any) -> None:
+        file["model_weights/conv/again"] = file["model_weights"]
+
+    return h5_with(place, change)
+
+
+@hostile("model", "an object must have one name")
+def array_under_two_names(place: Place) -> Path:
+    def change(file: Any) -> None:
+        file["other"] = file["model_weights/scores"]
+
+    return h5_with(place, change)
+
+
+@hostile("model", "got another filter")
+def unusual_filter(place: Place) -> Path:
+    def change(file: Any) -> None:
+        file.create_dataset("scaled", data=np.arange(10), scaleoffset=4, chunks=(10,))
+
+    return h5_with(place, change)
+
+
+@hostile("model", "arrays must hold plain numbers")
+def texts_of_any_length(place: Place) -> Path:
+    def change(file: Any) -> None:
+        file.create_dataset("texts", data=["a", "b"], dtype=h5py.string_dtype())
+
+    return h5_with(place, change)
+
+
+@hostile("model", "links to other places are not followed")
+def external_link_inside_zip(place: Place) -> Path:
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file["layers"] = h5py.ExternalLink(str(place.h5), "/model_weights")
+    return keras_with(place, model_weights_h5=content.getvalue())
+
+
+# Models that would fill memory or never end
+
+
+def _bomb(n_values: int, path: Path | io.BytesIO) -> None:
+    """Zeros, compressed a thousandfold."""
+    with h5py.File(path, "a") as file:
+        bomb = file.create_dataset("bomb", (n_values,), "f4", chunks=(2**22,), compression="gzip", compression_opts=1)
+        for start in range(0, n_values, 2**22):
+            bomb[start : start + 2**22] = np.zeros(2**22, "f4")
+
+
+@hostile("model", "its content must be at most 50 times the file's size")
+def gzip_bomb(place: Place) -> Path:
+    path = h5_with(place, lambda file: None)
+    _bomb(2**25, path)
+    return path
+
+
+@hostile("model", "its content must be at most 50 times the file's size")
+def gzip_bomb_in_zip(place: Place) -> Path:
+    content = io.BytesIO()
+    _bomb(2**25, content)
+    return keras_with(place, model_weights_h5=content.getvalue())
+
+
+@hostile("model", "its content must be at most 4,294,967,296 bytes, got 4,")
+def four_terabytes(place: Place) -> Path:
+    def change(file: Any) -> None:
+        file.create_dataset("large", (2**40,), "f4", chunks=(2**20,))
+
+    return h5_with(place, change)
+
+
+@hostile("model", "its content must be at most 50 times the file's size")
+def never_written(place: Place) -> Path:
+    def change(file: Any) -> None:
+        file.create_dataset("large", (2**28,), "f4", chunks=(2**20,))
+
+    return h5_with(place, change)
+
+
+def _wide(config: Any) -> None:
+    config["config"]["layers"][-1]["config"]["units"] = 10**8
+
+
+@hostile("model", "values for 900,000,020 parameters")
+def wide_layer_without_weights(place: Place) -> Path:
+    return h5_config(place, _wide)
+
+
+@hostile("model", "values for 900,000,020 parameters")
+def wide_layer_of_keras_2(place: Place) -> Path:
+    return h5_config(place, _wide, place.keras2)
+
+
+@hostile("model", "values for 900,000,020 parameters")
+def wide_layer_in_zip(place: Place) -> Path:
+    return keras_config(place, _wide)
+
+
+@hostile("model", "the model must have at most 1,000,000,000 parameters, got")
+def many_wide_layers(place: Place) -> Path:
+    def change(config: Any) -> None:
+        for number in range(20):
+            add_layer(config, "Dense", {"units": 30_000, "name": f"wide_{number}"})
+
+    return h5_config(place, change)
+
+
+@hostile("model", "a layer must make at most 67,108,864 numbers of an image")
+def endless_upsampling(place: Place) -> Path:
+    def change(config: Any) -> None:
+        layers = config["config"]["layers"]
+        layers[2:2] = [
+            {"class_name": "UpSampling2D", "config": {"name": "up", "size": [30_000, 30_000]}},
+            {"class_name": "GlobalAveragePooling2D", "config": {"name": "pool"}},
+        ]
+
+    return h5_config(place, change)
+
+
+@hostile("model", "a layer must make at most 67,108,864 numbers of an image")
+def normalization_of_everything(place: Place) -> Path:
+    def change(config: Any) -> None:
+        config["config"]["layers"] = [
+            {"class_name": "InputLayer", "config": {"batch_input_shape": [None, 1, 1, 10**9], "name": "i"}},
+            {"class_name": "Normalization", "config": {"name": "n", "axis": -1, "mean": 0.0, "variance": 1.0}},
+        ]
+
+    return h5_config(place, change, place.keras2)
+
+
+@hostile("model", "the model must have at most 1,000,000,000 parameters, got")
+def sizes_beyond_numbers(place: Place) -> Path:
+    def change(config: Any) -> None:
+        config["config"]["layers"][-1]["config"]["units"] = 10**30
+
+    return h5_config(place, change)
+
+
+@hostile("model", "its configuration must be nested at most 100 levels deep")
+def deep_json(place: Place) -> Path:
+    return h5_with(place, lambda file: set_config(file, b"[" * 20_000 + b"]" * 20_000))
+
+
+@hostile("model", "its configuration must be nested at most 100 levels deep")
+def deep_json_in_zip(place: Place) -> Path:
+    return keras_with(place, config_json=b'{"config":' * 20_000 + b"1" + b"}" * 20_000)
+
+
+@hostile("model", "its configuration must be nested at most 100 levels deep, got 101 levels")
+def json_a_little_too_deep(place: Place) -> Path:
+    def change(config: Any) -> None:
+        value: Any = 0
+        for _ in range(200):
+            value = [value]
+        config["config"]["deep"] = value
+
+    return h5_config(place, change)
+
+
+@hostile("model", "its configuration must have at most 8,388,608 bytes, got 10,")
+def long_json(place: Place) -> Path:
+    return keras_with(
+        place, config_json=json.dumps({"class_name": "Model", "config": {"x": "a" * 10_000_000}}).encode()
+    )
+
+
+@hostile("model", "groups must be nested at most 100 deep")
+def deep_groups(place: Place) -> Path:
+    return h5_with(place, lambda file: file.create_group("/".join("a" * 2_000)))
+
+
+@hostile("model", "each weight must be listed once and be there")
+def one_weight_a_thousand_times(place: Place) -> Path:
+    def change(file: Any) -> None:
+        group = file["model_weights/conv"]
+        group.attrs["weight_names"] = [group.attrs["weight_names"][0]] * 1_000
+
+    return h5_with(place, change)
+
+
+@hostile("model", "its content must be at most 50 times the file's size")
+def zip_bomb(place: Place) -> Path:
+    return keras_with(place, metadata_json=b" " * 2**27)
+
+
+# Broken models
+
+
+@hostile("model", "not a whole HDF5 file")
+def torn_hdf5(place: Place) -> Path:
+    path = place.folder / "model.h5"
+    content = place.h5.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path
+
+
+@hostile("model", "not a whole HDF5 file")
+def noise_with_a_signature(place: Place) -> Path:
+    path = place.folder / "model.h5"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + np.random.default_rng(0).bytes(5_000))
+    return path
+
+
+@hostile("model", "its configuration must be JSON")
+def configuration_that_is_no_json(place: Place) -> Path:
+    return h5_with(place, lambda file: set_config(file, b"\xff\xfe not json"))
+
+
+@hostile("model", "its configuration must describe a model")
+def configuration_that_is_a_list(place: Place) -> Path:
+    return h5_with(place, lambda file: set_config(file, [1, 2]))
+
+
+@hostile("model", "its configuration must be text")
+def configuration_that_is_a_number(place: Place) -> Path:
+    return h5_with(place, lambda file: set_config(file, 7))
+
+
+@hostile("model", "weights must be finite, got 1 NaN")
+def not_a_number(place: Place) -> Path:
+    def change(file: Any) -> None:
+        group = file["model_weights/scores"]
+        group[group.attrs["weight_names"][0]][0, 0] = np.nan
+
+    return h5_with(place, change)
+
+
+@hostile("model", "Keras cannot load it: ")
+def layer_without_settings(place: Place) -> Path:
+    def change(config: Any) -> None:
+        config["config"]["layers"][1]["config"] = {}
+
+    return h5_config(place, change)
+
+
+@hostile("model", "must hold config.json, metadata.json and model.weights.h5, got")
+def pickled_weights(place: Place) -> Path:
+    content = io.BytesIO()
+    np.savez(content, a=np.array([Touch(place.canary)], object))
+    return keras_with(place, model_weights_h5=None, model_weights_npz=content.getvalue())
+
+
+@hostile("model", "must hold config.json, metadata.json and model.weights.h5, got")
+def additional_member(place: Place) -> Path:
+    return keras_with(place, evil_py=b"print()")
+
+
+@hostile("model", "members must stay inside the archive's folder")
+def member_above_the_folder(place: Place) -> Path:
+    path = keras_with(place)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../../canary", "x")
+    return path
+
+
+@hostile("model", "members must stay inside the archive's folder")
+def member_at_the_root(place: Place) -> Path:
+    path = keras_with(place)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(str(place.canary), "x")
+    return path
+
+
+@hostile("model", "members must have different names")
+def member_twice(place: Place) -> Path:
+    path = keras_with(place)
+    name = zipfile.ZipInfo("config.jsoN")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, "{}")
+    path.write_bytes(path.read_bytes().replace(b"config.jsoN", b"config.json"))
+    return path
+
+
+@hostile("model", "members must be files, got the link")
+def link_in_zip(place: Place) -> Path:
+    path = keras_with(place, metadata_json=None)
+    link = zipfile.ZipInfo("metadata.json")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, str(place.secret))
+    return path
+
+
+@hostile("model", "not a whole .keras file")
+def zip_that_lies_about_a_size(place: Place) -> Path:
+    path = keras_with(place)
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo("config.json").file_size
+    path.write_bytes(path.read_bytes().replace(struct.pack("<I", size), struct.pack("<I", size // 2)))
+    return path
+
+
+@hostile("model", "not a whole .keras file")
+def noise_in_zip(place: Place) -> Path:
+    return keras_with(place, model_weights_h5=b"\x89HDF\r\n\x1a\n" + b"x" * 999)
+
+
+# Data
+
+
+def npz_with(place: Place, **members: bytes) -> Path:
+    path = place.folder / "data.npz"
+    good = {"x_test": np.zeros((2, 4, 4, 1), np.uint8), "y_test": np.array([0, 1])}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in good.items():
+            content = io.BytesIO()
+            np.save(content, array)
+            archive.writestr(f"{name}.npy", members.get(name, content.getvalue()))
+        for name in set(members) - set(good):
+            archive.writestr(name, members[name])
+    return path
+
+
+def npy_header(shape: str, dtype: str = "|u1", padding: int = 0) -> bytes:
+    header = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}{' ' * padding}\n".encode()
+    return b"\x93NUMPY\x02\x00" + struct.pack("<I", len(header)) + header
+
+
+@hostile("data", "not a readable .npz without pickled objects")
+def pickle_in_npz(place: Place) -> Path:
+    content = io.BytesIO()
+    np.save(content, np.array([Touch(place.canary)], object))
+    return npz_with(place, x_test=content.getvalue())
+
+
+@hostile("data", "x_test must hold as much as it declares")
+def npz_that_declares_a_terabyte(place: Place) -> Path:
+    return npz_with(place, x_test=npy_header("(1099511627776, 1, 1, 1)"))
+
+
+@hostile("data", "its content must be at most 50 times the file's size")
+def npz_bomb(place: Place) -> Path:
+    return npz_with(place, x_test=npy_header("(134217728, 1, 1, 1)") + bytes(2**27))
+
+
+@hostile("data", "not a readable .npz")
+def npz_with_an_expression(place: Place) -> Path:
+    return npz_with(place, x_test=npy_header(f"open({str(place.canary)!r}, 'w')"))
+
+
+@hostile("data", "not a readable .npz")
+def npz_with_a_long_header(place: Place) -> Path:
+    return npz_with(place, x_test=npy_header("(1,)", padding=10**6))
+
+
+@hostile("data", "members must stay inside the archive's folder")
+def npz_above_the_folder(place: Place) -> Path:
+    return npz_with(place, **{"../../evil.npy": b"x"})
+
+
+@hostile("data", "not a readable .npz")
+def torn_npz(place: Place) -> Path:
+    path = npz_with(place)
+    path.write_bytes(path.read_bytes()[:-30])
+    return path
+
+
+def png(size: tuple[int, int] = (4, 4)) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", size).save(content, "PNG")
+    return content.getvalue()
+
+
+def zip_with(place: Place, members: dict[str, bytes]) -> Path:
+    path = place.folder / "images.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {"a/1.png": png(), **members}.items():
+            archive.writestr(name, content)
+    return path
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """A PNG that declares a size and holds hardly anything."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"x")) + chunk(b"IEND", b"")
+
+
+@hostile("data", "members must stay inside the archive's folder")
+def image_above_the_folder(place: Place) -> Path:
+    return zip_with(place, {"../a/2.png": png()})
+
+
+@hostile("data", "members must stay inside the archive's folder")
+def image_at_the_root(place: Place) -> Path:
+    return zip_with(place, {"/etc/2.png": png()})
+
+
+@hostile("data", "members must stay inside the archive's folder")
+def image_on_a_drive(place: Place) -> Path:
+    return zip_with(place, {"C:\\a\\2.png": png()})
+
+
+@hostile("data", "names must be printable")
+def image_that_writes_to_the_terminal(place: Place) -> Path:
+    return zip_with(place, {"a/\x1b[2J.png": png()})
+
+
+@hostile("data", "members must be files, got the link")
+def link_among_images(place: Place) -> Path:
+    path = zip_with(place, {})
+    link = zipfile.ZipInfo("a/2.png")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, str(place.secret))
+    return path
+
+
+@hostile("data", "its content must be at most 50 times the file's size")
+def image_bomb(place: Place) -> Path:
+    return zip_with(place, {"a/2.png": bytes(2**27)})
+
+
+@hostile("data", "an image must have at most 33,554,432 pixels, got 12000x12000")
+def absurd_image(place: Place) -> Path:
+    return zip_with(place, {"a/0.png": huge_png(12_000, 12_000)})
+
+
+@hostile("data", "a/0.png: not a readable JPEG or PNG")
+def more_absurd_image(place: Place) -> Path:
+    return zip_with(place, {"a/0.png": huge_png(100_000, 100_000)})
+
+
+@hostile("data", "all images must be of one size, got 4x4 for a/1.png and 5000x5000 for a/2.png")
+def one_large_image_among_small_ones(place: Place) -> Path:
+    return zip_with(place, {"a/2.png": huge_png(5_000, 5_000)})
+
+
+@hostile("data", "a/0.png: not a readable JPEG or PNG")
+def broken_image(place: Place) -> Path:
+    return zip_with(place, {"a/0.png": huge_png(4, 4)})
+
+
+@hostile("data", "a/0.jpg: not a readable JPEG or PNG")
+def image_of_another_form(place: Place) -> Path:
+    return zip_with(place, {"a/0.jpg": b"GIF89a\x01\x00\x01\x00\x00\xff\x00,"})
+
+
+@hostile("data", "a/0.png: not a readable JPEG or PNG")
+def postscript_as_png(place: Place) -> Path:
+    return zip_with(place, {"a/0.png": b"%!PS-Adobe-3.0 EPSF-3.0\n(" + str(place.canary).encode() + b") (w) file\n"})
+
+
+@hostile("data", "members must be stored or deflated, without a password")
+def locked_zip(place: Place) -> Path:
+    path = zip_with(place, {})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    content[6] |= 1
+    path.write_bytes(content)
+    return path
+
+
+@hostile("data", "not a whole .zip file")
+def torn_zip(place: Place) -> Path:
+    path = zip_with(place, {})
+    path.write_bytes(path.read_bytes()[:50])
+    return path
+
+
+@hostile("data", "not a whole .zip file")
+def zip_with_a_wrong_checksum(place: Place) -> Path:
+    path = zip_with(place, {})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 16] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+@hostile("data", "a link to another place; copy them")
+def link_out_of_the_image_folder(place: Place) -> Path:
+    path = place.folder / "images"
+    (path / "a").mkdir(parents=True)
+    (path / "a" / "1.png").symlink_to(place.secret)
+    return path
+
+
+@hostile("data", "batches must be files, got a link")
+def link_out_of_the_cifar_folder(place: Place) -> Path:
+    path = place.folder / "cifar"
+    path.mkdir()
+    (path / "test_batch").symlink_to(place.secret)
+    return path
+
+
+def tar_with(place: Place, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    path = place.folder / "cifar.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for member, content in members:
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def tar_link(place: Place, kind: bytes) -> Path:
+    link = tarfile.TarInfo("cifar-10-batches-py/test_batch")
+    link.type, link.linkname = kind, str(place.secret)
+    return tar_with(place, (link, b""))
+
+
+@hostile("data", "members must be files and folders, got a link or device")
+def soft_link_in_tar(place: Place) -> Path:
+    return tar_link(place, tarfile.SYMTYPE)
+
+
+@hostile("data", "members must be files and folders, got a link or device")
+def hard_link_in_tar(place: Place) -> Path:
+    return tar_link(place, tarfile.LNKTYPE)
+
+
+@hostile("data", "members must be files and folders, got a link or device")
+def device_in_tar(place: Place) -> Path:
+    return tar_link(place, tarfile.CHRTYPE)
+
+
+@hostile("data", "members must be files and folders, got a link or device")
+def sparse_member(place: Place) -> Path:
+    return tar_link(place, tarfile.GNUTYPE_SPARSE)
+
+
+@hostile("data", "members must stay inside the archive's folder")
+def tar_above_the_folder(place: Place) -> Path:
+    return tar_with(place, (tarfile.TarInfo("../../canary"), b"x"))
+
+
+@hostile("data", "members must stay inside the archive's folder")
+def tar_at_the_root(place: Place) -> Path:
+    return tar_with(place, (tarfile.TarInfo(str(place.canary)), b"x"))
+
+
+@hostile("data", "its content must be at most 50 times the file's size")
+def tar_bomb(place: Place) -> Path:
+    return tar_with(place, (tarfile.TarInfo("zeros"), bytes(2**27)))
+
+
+@hostile("data", "a batch must have at most 67,108,864 bytes")
+def huge_batch(place: Place) -> Path:
+    path = place.folder / "cifar.tar"
+    member = tarfile.TarInfo("test_batch")
+    member.size = 2**26 + 1
+    path.write_bytes(member.tobuf() + np.random.default_rng(0).bytes(2**21))
+    return path
+
+
+@hostile("data", "not a whole tar archive (a member has a header of")
+def long_name_in_tar(place: Place) -> Path:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2**33
+    path = place.folder / "cifar.tar.gz"
+    path.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(2**20), 1))
+    return path
+
+
+@hostile("data", "not a whole tar archive")
+def torn_tar(place: Place) -> Path:
+    path = tar_with(place, (tarfile.TarInfo("readme"), np.random.default_rng(0).bytes(9_000)))
+    path.write_bytes(path.read_bytes()[:4_000])
+    return path
+
+
+def batch(place: Place, content: bytes) -> Path:
+    return tar_with(place, (tarfile.TarInfo("cifar-10-batches-py/test_batch"), content))
+
+
+@hostile("data", "test_batch: not a batch of the CIFAR-10 python archive (it holds")
+def pickle_that_runs_code(place: Place) -> Path:
+    return batch(place, pickle.dumps({b"data": Touch(place.canary), b"labels": []}, protocol=2))
+
+
+@hostile("data", "it holds os.system, which is not an array")
+def pickle_that_runs_a_command(place: Place) -> Path:
+    return batch(place, b"cos\nsystem\n(S'touch " + str(place.canary).encode() + b"'\ntR.")
+
+
+@hostile("data", "it holds builtins.eval, which is not an array")
+def pickle_that_evaluates(place: Place) -> Path:
+    return batch(place, b"cbuiltins\neval\n(S'open(" + str(place.canary).encode() + b")'\ntR.")
+
+
+@hostile("data", "it has more than 1,000,000 steps")
+def pickle_with_a_huge_table(place: Place) -> Path:
+    return batch(place, b"\x80\x02Nr\xff\xff\xff\x3f.")
+
+
+@hostile("data", "it has more than 1,000,000 steps")
+def pickle_of_endless_steps(place: Place) -> Path:
+    return batch(place, b"\x80\x02" + b"N0" * 600_000 + b"N.")
+
+
+@hostile("data", "it must hold an array of whole numbers and a list of labels")
+def pickle_of_lists_of_lists(place: Place) -> Path:
+    labels: Any = [1] * 50
+    for _ in range(8):
+        labels = [labels] * 50
+    return batch(place, pickle.dumps({b"data": labels, b"labels": labels}, protocol=2))
+
+
+@hostile("data", "not a batch of the CIFAR-10 python archive (cannot reshape array")
+def pickled_array_larger_than_its_bytes(place: Place) -> Path:
+    pickled = pickle.dumps({b"data": np.zeros((2, 77), np.uint8), b"labels": [1, 2]}, protocol=2)
+    return batch(place, pickled.replace(b"K\x02KM", b"J\xff\xff\xff\x7fKM"))
+
+
+@hostile("data", "it must hold an array of whole numbers")
+def pickled_array_of_objects(place: Place) -> Path:
+    return batch(place, pickle.dumps({b"data": np.array([None, {}], object), b"labels": [1, 2]}, protocol=2))
+
+
+# Experiments
+
+
+def experiment(text: str | bytes, message: str, name: str) -> None:
+    def make(place: Place) -> Path:
+        path = place.folder / "experiment.yaml"
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    CORPUS.append(Hostile(name, "config", make, message))
+
+
+_LAUGHS = "a: &a [x, x]\n" + "".join(f"{c}: &{c} [*{p}, *{p}]\n" for p, c in zip("abcdefgh", "bcdefghi", strict=True))
+experiment("a: !!python/object/apply:os.system [touch canary]\n", "not valid YAML: could not determine", "yaml_object")
+experiment("!!python/name:os.system ''\n", "not valid YAML: could not determine", "yaml_name")
+experiment(_LAUGHS, "aliases (*name) are not allowed", "billion_laughs")
+experiment("&a [*a]\n", "aliases (*name) are not allowed", "list_in_itself")
+experiment("[" * 20_000, "nested too deep", "deep_yaml")
+experiment("seed: " + "[" * 300 + "]" * 300, "seed: must be a whole number", "deep_setting")
+experiment("x: " + "a" * 300_000, "must have at most 262,144 bytes, got 300,003", "long_yaml")
+experiment(f"seed: {'9' * 10_000}\n", "not valid YAML: Exceeds the limit", "endless_number")
+experiment("seed: !!timestamp 2020-99-99\n", "not valid YAML: month must be in 1..12", "impossible_date")
+experiment("seed: !!int\n", "not valid YAML: string index out of range", "no_number_at_all")
+experiment("seed: !!int abc\n", "not valid YAML: invalid literal", "no_number")
+experiment("? [a, b]\n: 1\n", "a key must be plain text", "list_as_key")
+experiment("1: 2\nnull: 3\n", "2 problems", "keys_that_are_no_text")
+experiment("seed: !!binary 'abc'\n", "not valid YAML: failed to decode base64", "broken_base64")
+experiment(b"seed: \xff\xfe\n", "cannot be read as a text file", "no_utf8")
+experiment("seed: \x00\n", "not valid YAML", "null_character")
+experiment("model: {allow_classes: [Lambda]}\n", "model.allow_classes: must not hold Lambda", "lambda_allowed")
+experiment("model: {allow_classes: ['x>Lambda']}\n", "must not hold x>Lambda", "registered_lambda_allowed")
+experiment("model: {path: a.h5, sha256: XYZ}\n", "model.sha256: must be 64 digits 0-9 a-f", "hash_that_is_none")
+experiment(f"model: {{sha256: {'0a' * 32}}}\n", "must be null where model.path is null", "hash_of_no_file")
+experiment("model: {max_nesting: 100000}\n", "model.max_nesting: must be at most 300", "no_limit_to_nesting")
+
+
+# Journals
+
+HEADER = encode_row({"journal": 1})
+POINT: dict[str, Any] = {
+    "k": 0, "pruned_channels": [], "correct": 1, "total": 2, "loss": 0.5, "top5_correct": 2, "class_correct": [1, 0],
+    "n_changed": 0, "n_tied": 0, "n_run": 2,
+}  # fmt: skip
+
+
+def signed(body: bytes) -> bytes:
+    """A line with a right checksum, whatever it holds."""
+    return body[:-1] + f',"crc32":"{zlib.crc32(body):08x}"}}\n'.encode()
+
+
+def journal(content: bytes, message: str, name: str) -> None:
+    def make(place: Place) -> Path:
+        path = place.folder / "journal.jsonl"
+        path.write_bytes(content)
+        return path
+
+    CORPUS.append(Hostile(name, "journal", make, message))
+
+
+_LAST = encode_row(POINT | {"k": 1})
+journal(HEADER + signed(b"{not json}") + _LAST, "line 2 of 3 is damaged", "signed_line_that_is_no_json")
+journal(HEADER + signed(b'{"a":"\xff"}') + _LAST, "line 2 of 3 is damaged", "signed_line_that_is_no_utf8")
+journal(HEADER + signed(b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}") + _LAST, "line 2 of 3 is damaged", "deep_line")
+journal(HEADER + b"\x00" * 1_000 + b"\n" + _LAST, "line 2 of 3 is damaged", "line_of_zeros")
+journal(HEADER + encode_row({"k": 0}), "a row that is no point of a sweep", "line_without_numbers")
+for _name, _value in (
+    ("k", "0"),
+    ("k", -1),
+    ("total", 0),
+    ("loss", None),
+    ("pruned_channels", 3),
+    ("class_correct", [[]]),
+):
+    journal(HEADER + encode_row(POINT | {_name: _value}), "a row that is no point of a sweep", f"{_name}_is_{_value}")
+journal(HEADER + encode_row(POINT | {"more": 1}), "a row that is no point of a sweep", "unknown_number")
+journal(HEADER + encode_row(POINT | {"confusion": 1}), "a row that is no point of a sweep", "confusion_that_is_none")

@@ -1,0 +1,222 @@
+"""Readers return or raise a Lab3Error, whatever they are given. LAB3_FUZZ_EXAMPLES says how long to try."""
+
+import io
+import json
+import os
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lab3.config import load_config
+from lab3.data import load_dataset
+from lab3.errors import ConfigError, DataError, Lab3Error, ModelError, RunStateError
+from lab3.journal import read_journal
+from lab3.model_classes import CLASSES_OF_MODULE
+from lab3.model_files import load_model
+from lab3.model_inspection import ModelLimits, inspect_model_file
+from lab3.outputs import points_of_rows
+from tests.hostile_files import HEADER, POINT, Place, make_place, png, set_config, signed, zip_with
+from tests.test_journal import json_values
+
+N_EXAMPLES = int(os.environ.get("LAB3_FUZZ_EXAMPLES", "40"))
+fuzz = settings(
+    max_examples=N_EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+many = settings(fuzz, max_examples=5 * N_EXAMPLES)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return make_place(tmp_path_factory.mktemp("fuzz"))
+
+
+def damaged(whole: bytes) -> st.SearchStrategy[bytes]:
+    """A file with some bytes replaced, and perhaps its end lost."""
+    places = st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), min_size=1, max_size=8)
+
+    def damage(changes: list[tuple[int, int]], length: int) -> bytes:
+        content = bytearray(whole)
+        for at, value in changes:
+            content[at] = value
+        return bytes(content[:length])
+
+    return st.builds(damage, places, st.just(len(whole)) | st.integers(1, len(whole)))
+
+
+YAML_PARTS = st.sampled_from(
+    "seed name data model train prune sweep tracking test path mean schedule layer : - [ ] { } , ? & * ! | > ' \" % @ "
+    "# !!int !!float !!binary !!timestamp !!set !!omap !!pairs !!python/tuple <<: *a &a --- ... 1 -1 0x1 1e9 1:1 .nan "
+    ".inf null true 0:C:1 2020-01-01 ~ \n \t \0 \x85 \ufeff \U0001f600".split(" ")
+)
+yaml_texts = st.lists(YAML_PARTS | st.just(" ") | st.just("\n  ") | st.text(max_size=3), max_size=30).map("".join)
+experiments = st.one_of(
+    yaml_texts.map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.binary(max_size=100),
+    st.dictionaries(
+        st.sampled_from(["seed", "data", "model", "train", "sweep"]) | st.text(), json_values, max_size=4
+    ).map(lambda values: json.dumps(values).encode()),
+)
+
+
+@many
+@given(experiments)
+def test_experiments(place: Place, content: bytes) -> None:
+    path = place.folder / "experiment.yaml"
+    path.write_bytes(content)
+    try:
+        load_config(path)
+    except ConfigError:
+        pass
+
+
+@many
+@given(yaml_texts)
+def test_overrides(text: str) -> None:
+    try:
+        load_config(None, [text])
+        load_config(None, [f"model.path={text}"])
+    except ConfigError:
+        pass
+
+
+lines = st.one_of(
+    st.binary(max_size=60).map(lambda line: line + b"\n"),
+    st.binary(max_size=60).map(lambda body: signed(body + b"}")),
+    st.dictionaries(st.sampled_from(sorted(POINT)) | st.text(), json_values, max_size=9).map(
+        lambda row: signed(json.dumps(POINT | row).encode())
+    ),
+)
+
+
+@many
+@given(st.lists(lines, max_size=5))
+def test_journals(place: Place, content: list[bytes]) -> None:
+    path = place.folder / "journal.jsonl"
+    path.write_bytes(HEADER + b"".join(content))
+    try:
+        points_of_rows(read_journal(path))
+    except RunStateError:
+        pass
+
+
+names = st.sampled_from([*sorted(set().union(*CLASSES_OF_MODULE.values())), "Lambda", "function", "__keras_tensor__"])
+values = st.one_of(json_values, st.sampled_from([10**9, -1, [], {}, "relu", "same", [None, 4, 4, 1], 2**63]))
+keys = st.sampled_from(
+    "name units filters kernel_size strides padding activation batch_shape axis layers config class_name module dtype "
+    "kernel_initializer size target_shape rate mean variance input_layers output_layers inbound_nodes".split()
+)
+items: Any = st.deferred(
+    lambda: st.fixed_dictionaries(
+        {"class_name": names | values, "config": configs | values}, optional={"module": values, "name": st.text()}
+    )
+)
+configs: Any = st.dictionaries(keys, st.one_of(values, items, st.lists(items, max_size=3)), max_size=5)
+
+
+@many
+@given(
+    st.one_of(items, values).map(lambda item: json.dumps(item).encode())
+    | st.binary(max_size=50).filter(lambda text: b"\0" not in text)
+)
+def test_configurations(place: Place, text: bytes) -> None:
+    import h5py
+
+    path = place.folder / "configuration.h5"
+    with h5py.File(path, "w") as file:
+        set_config(file, text)
+    try:
+        inspect_model_file(path, ModelLimits())
+    except ModelError:
+        pass
+
+
+@fuzz
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 2, 3]), keys, st.one_of(values, items)), min_size=1, max_size=3))
+def test_models_with_other_settings(place: Place, changes: list[tuple[int, str, Any]]) -> None:
+    from tests.hostile_files import h5_config
+
+    def change(config: Any) -> None:
+        for index, key, value in changes:
+            config["config"]["layers"][index]["config"][key] = value
+
+    try:
+        load_model(h5_config(place, change))
+    except ModelError:
+        pass
+
+
+@pytest.mark.parametrize("base", ["h5", "keras"])
+@fuzz
+@given(data=st.data())
+def test_damaged_models(place: Place, base: str, data: Any) -> None:
+    good: Path = getattr(place, base)
+    path = place.folder / f"damaged.{base}"
+    path.write_bytes(data.draw(damaged(good.read_bytes())))
+    try:
+        load_model(path)
+    except ModelError:
+        pass
+
+
+def cifar_tar() -> bytes:
+    content = io.BytesIO()
+    pickled = pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [1]}, protocol=2)
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        member = tarfile.TarInfo("cifar-10-batches-py/test_batch")
+        member.size = len(pickled)
+        archive.addfile(member, io.BytesIO(pickled))
+    return content.getvalue()
+
+
+def npz() -> bytes:
+    content = io.BytesIO()
+    np.savez(content, x_test=np.zeros((2, 4, 4, 1), np.uint8), y_test=np.array([0, 1]))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("name", ["images.zip", "cifar.tar", "data.npz"])
+@many
+@given(data=st.data())
+def test_damaged_data(place: Place, name: str, data: Any) -> None:
+    good = {"images.zip": lambda: zip_with(place, {}).read_bytes(), "cifar.tar": cifar_tar, "data.npz": npz}[name]()
+    path = place.folder / name
+    path.write_bytes(data.draw(damaged(good)))
+    try:
+        load_dataset(str(path), "test")
+    except DataError:
+        pass
+
+
+@many
+@given(data=st.data())
+def test_damaged_batches_and_images(place: Place, data: Any) -> None:
+    folder = place.folder / "cifar"
+    folder.mkdir(exist_ok=True)
+    pickled = pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [1]}, protocol=2)
+    (folder / "test_batch").write_bytes(data.draw(damaged(pickled[:200] + pickled[-100:]) | damaged(pickled)))
+    images = place.folder / "images"
+    (images / "a").mkdir(parents=True, exist_ok=True)
+    (images / "a" / "1.png").write_bytes(data.draw(damaged(png())))
+    for path in (folder, images):
+        try:
+            load_dataset(str(path), "test")
+        except Lab3Error as error:
+            assert isinstance(error, DataError)
+
+
+@fuzz
+@given(st.text(max_size=300), st.sampled_from(["", ".h5", ".keras", ".npz", ".zip", ".tar.gz"]))
+def test_paths(name: str, suffix: str) -> None:
+    for read in (load_model, lambda path: load_dataset(path, "test")):
+        try:
+            read(name + suffix)
+        except (ModelError, DataError):
+            pass
