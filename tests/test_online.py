@@ -83,7 +83,8 @@ class Client:
     @property
     def up_to_date(self) -> str:
         """What publish says of a run that is."""
-        n_rows = len(read_epochs(RunDir(self.run))) + len(read_journal(self.run / "journal.jsonl"))
+        # Rows of media stand before and behind the points.
+        n_rows = len(read_epochs(RunDir(self.run))) + len(read_journal(self.run / "journal.jsonl")) + 2
         return f"r: up to date, {n_rows} rows\n"
 
     def stop_in_sweep(
@@ -116,22 +117,22 @@ class Client:
         assert [row["k"] for row in recorded] == list(range(n_channels))
         found = self.server.runs["r"]
         epochs = read_epochs(RunDir(self.run))
-        assert [row["_step"] for row in found.history] == list(range(len(epochs) + n_channels))
-        trained, swept = found.history[: len(epochs)], found.history[len(epochs) :]
+        assert [row["_step"] for row in found.history] == list(range(len(epochs) + n_channels + 2))
+        trained, (captured, *swept, end) = found.history[: len(epochs)], found.history[len(epochs) :]
         assert [(row["epoch"], row["train/loss"]) for row in trained] == [(each.epoch, each.loss) for each in epochs]
         for name, name_there in (("k", "K"), ("correct", "correct"), ("n_changed", "n_changed"), ("loss", "loss")):
             assert [row[name_there] for row in swept] == [row[name] for row in recorded], name
-        assert swept[0]["channels"]["nrows"] == swept[-1]["channels"]["nrows"] == n_channels
-        assert swept[-1]["channels"]["ncols"] == swept[0]["channels"]["ncols"] + 1
-        assert swept[-1]["accuracy_chart_table"]["nrows"] == n_channels
-        media = {name: value for row in swept for name, value in row.items() if isinstance(value, dict)}
-        named = {"channels", "feature_map_0", "feature_maps", "confusion_k0", "accuracy_curve", "accuracy_chart_table"}
-        for k in RunDir(self.run).read_config().sweep.feature_maps_k:
-            named |= {f"feature_maps_k{k}", f"confusion_k{k}"}
-        assert set(media) == named | ({"learning_curves"} if epochs else set())
-        assert {value["_type"] for value in media.values()} == {"image-file", "table-file"}
-        for row in swept:
-            assert all(value["path"] in found.files for value in row.values() if isinstance(value, dict))
+        drawn = RunDir(self.run).read_config().sweep.feature_maps_k
+        maps = {"channels", "feature_map_0", "feature_maps", *(f"feature_maps_k{k}" for k in drawn)}
+        ends = {"channels", "accuracy_curve", "accuracy_chart_table", *(f"confusion_k{k}" for k in [0, *drawn])}
+        for row, names in ((captured, maps | ({"learning_curves"} if epochs else set())), (end, ends)):
+            media = {name: value for name, value in row.items() if isinstance(value, dict)}
+            assert set(media) == names and "K" not in row
+            assert {value["_type"] for value in media.values()} == {"image-file", "table-file"}
+            assert all(value["path"] in found.files for value in media.values())
+        assert captured["channels"]["nrows"] == end["channels"]["nrows"] == n_channels
+        assert end["channels"]["ncols"] == captured["channels"]["ncols"] + 1
+        assert end["accuracy_chart_table"]["nrows"] == n_channels
         artifacts = [self.server.artifacts[each] for _, each in found.artifacts]
         assert {each.state for each in artifacts} == {"COMMITTED"}
         assert {each.type for each in artifacts} == {"dataset", "model", "results", "run_table"}
@@ -163,7 +164,7 @@ def test_an_online_run_arrives_whole_and_publishing_it_changes_nothing(client: C
     assert f"W&B: {server.url}" in client.errors and "warning" not in client.errors
     client.check_whole()
     before = len(server.requests)
-    assert client.do("publish", "runs/r") == f"r: up to date, {C} rows\n"
+    assert client.do("publish", "runs/r") == client.up_to_date
     asked = {operation for _, operation, _ in server.requests[before:]}
     assert not any(operation.startswith(("Upsert", "Create", "Commit")) for operation in asked)
     client.check_whole()
@@ -177,9 +178,9 @@ def test_an_offline_run_moved_elsewhere_is_published_once(client: Client, server
     client.run.rename(moved)
     client.run = moved
     assert client.do("publish", "--check", moved, expect=75).startswith("r: the server has no such run")
-    assert client.do("publish", moved) == f"r: sent {C} of {C} rows\n"
+    assert client.do("publish", moved) == f"r: sent {C + 2} of {C + 2} rows\n"
     client.check_whole()
-    assert client.do("publish", moved) == f"r: up to date, {C} rows\n"
+    assert client.do("publish", moved) == client.up_to_date
     client.check_whole()
 
 
@@ -191,7 +192,7 @@ def test_files_that_were_not_sent_before_a_kill_are_sent_by_publish(client: Clie
     contents = [run.files.pop(path) for path in lost]
     checked = client.do("publish", "--check", "runs/r", expect=75)
     assert checked == f"r: 2 files of pictures or tables are missing, as {sorted(lost)[0]}\n"
-    assert client.do("publish", "runs/r") == f"r: sent 0 of {C} rows\n"
+    assert client.do("publish", "runs/r") == f"r: sent 0 of {C + 2} rows\n"
     assert [run.files[path] for path in lost] == contents
     client.check_whole()
 
@@ -210,7 +211,7 @@ def test_model_and_data_come_from_the_server_and_are_linked(client: Client, serv
     used = {server.artifacts[each].name for how, each in server.runs["r"].artifacts if how == "used"}
     assert used == {"net", "images"}
     client.check_whole()
-    assert client.do("publish", "runs/r") == f"r: up to date, {C} rows\n"
+    assert client.do("publish", "runs/r") == client.up_to_date
     server.runs["r"].artifacts = [link for link in server.runs["r"].artifacts if link[0] != "used"]
     assert "it is not linked with tester/lab3/images:v0, tester/lab3/net:v0" in client.do(
         "publish", "--check", "runs/r", expect=75
@@ -244,7 +245,7 @@ def test_the_clients_own_variables_are_stronger(client: Client, server: WandbSer
     assert client.stop_in_sweep(signal.SIGTERM, *client.arguments, *slowly, **chosen) == 75
     client.do(*client.arguments, **chosen)
     found = server.runs["e"]
-    assert (found.project, found.state, [row["K"] for row in found.history]) == ("p", "finished", list(range(C)))
+    assert (found.project, found.state, [row["K"] for row in found.rows]) == ("p", "finished", list(range(C)))
     fields = {"displayName": "n", "groupName": "g", "jobType": "j", "tags": ["a", "b"], "notes": "why"}
     assert {name: found.fields[name] for name in fields} == fields
     assert list((client.folder / "elsewhere" / "wandb").glob("run-*-e")) and not (client.run / "wandb").exists()
@@ -279,11 +280,11 @@ def test_rows_that_came_twice_are_rewound(client: Client, server: WandbServer) -
     assert client.stop_in_sweep(signal.SIGTERM, *client.sweep_arguments()) == 75
     client.do("resume", "runs/r", mode="offline")
     client.sync()
-    assert len(server.runs["r"].history) > C
+    assert len(server.runs["r"].history) > C + 2
     client.do("publish", "runs/r")
     assert "rewinding W&B's" in client.errors
     client.check_whole()
-    assert client.do("publish", "runs/r") == f"r: up to date, {C} rows\n"
+    assert client.do("publish", "runs/r") == client.up_to_date
 
 
 @pytest.mark.online
@@ -304,7 +305,7 @@ def test_sigterm_ends_soon_as_preempting_and_loses_nothing(client: Client, serve
     if mode == "online":
         assert server.runs["r"].state == "preempted"
         n_kept = len(read_journal(client.run / "journal.jsonl"))
-        assert [row["K"] for row in server.runs["r"].history] == list(range(n_kept))
+        assert [row["K"] for row in server.runs["r"].rows] == list(range(n_kept))
     client.do("resume", "runs/r", mode=mode)
     client.do("publish", "runs/r")
     client.check_whole()
@@ -359,7 +360,7 @@ def test_a_server_in_trouble_loses_nothing(client: Client, server: WandbServer, 
     server.faults = []
     client.do("publish", "runs/r")
     client.check_whole()
-    assert client.do("publish", "runs/r") == f"r: up to date, {C} rows\n"
+    assert client.do("publish", "runs/r") == client.up_to_date
 
 
 @pytest.mark.online

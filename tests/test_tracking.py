@@ -44,10 +44,12 @@ def track(tracker: Tracker, folder: Path) -> str | None:
     tracker.log_asset(Asset("input", "model", "model-m", {"sha256": "abc"}, reference=reference))
     tracker.log_channels(TABLE)
     tracker.log_figures({"feature_maps": picture})
+    tracker.log_media()
     for point in POINTS:
-        if point.k == 2:
-            tracker.log_figures({"accuracy_curve": picture})
         tracker.log_point(point)
+    tracker.log_figures({"accuracy_curve": picture})
+    tracker.log_media()
+    tracker.log_media()
     return tracker.finish({"baseline": {"accuracy": 1.0}}, exit_code=0)
 
 
@@ -77,15 +79,16 @@ def test_an_offline_run_holds_config_rows_table_and_images(
     run = next(record["run"] for record in records if record["type"] == "run")
     assert (run["run_id"], run["project"], run["tags"]) == ("run-1", "p", ["a"])
     assert run["config"]["update"]["prune"] == {"bias": "zero"}
-    epoch, *rows = history_of(tmp_path)
+    epoch, captured, *rows, end = history_of(tmp_path)
     assert (epoch["epoch"], epoch["train/val_accuracy"]) == (1, 0.5) and "K" not in epoch
     assert [(row["K"], row["n_pruned"], row["correct"], row["accuracy"], row["loss"]) for row in rows] == [
         (0, 0, 10, 1.0, 0.0),
         (1, 1, 9, 0.9, 0.1),
         (2, 2, 8, 0.8, 0.2),
     ]
-    assert (rows[0]["channels.nrows"], rows[0]["feature_maps._type"]) == (2, "image-file")
-    assert rows[2]["accuracy_curve._type"] == "image-file" and "channels.nrows" not in rows[1]
+    assert (captured["channels.nrows"], captured["feature_maps._type"]) == (2, "image-file")
+    assert end["accuracy_curve._type"] == "image-file" and "channels.nrows" not in end
+    assert "K" not in captured and "K" not in end
     metrics = [record["metric"] for record in records if record["type"] == "metric"]
     assert {metric.get("name"): metric.get("step_metric") for metric in metrics}["accuracy"] == "K"
     artifacts = {record["artifact"]["type"]: record["artifact"] for record in records if record["type"] == "artifact"}

@@ -38,29 +38,34 @@ class Expected:
             self.artifacts.add(asset.name)
 
     def log_channels(self, table: ChannelTable) -> None:
-        """Expect a table in the next row."""
+        """Expect a table with the next media."""
         self._wait_for_table("channels")
 
     def log_curve(self, points: Sequence[SweepPoint]) -> None:
-        """Expect a chart, which is a table, in the next row."""
+        """Expect a chart, which is a table, with the next media."""
         self._wait_for_table("accuracy_chart_table")
 
     def log_figures(self, figures: Mapping[str, Path]) -> None:
-        """Expect pictures in the next row."""
+        """Expect pictures with the next media."""
         self._waiting.update(figures)
 
+    def log_media(self) -> None:
+        """Expect a row of what waits, if anything."""
+        if self._waiting:
+            self._expect({}, frozenset(self._waiting))
+            self._waiting.clear()
+
     def log_point(self, point: SweepPoint) -> None:
-        """Expect a row, with what waits."""
-        self._expect(row_of_point(point), frozenset(self._waiting))
-        self._waiting.clear()
+        """Expect a row."""
+        self._expect(row_of_point(point))
 
     def alert(self, title: str, text: str) -> None:
         """Nothing that is kept."""
 
     def finish(self, summary: Mapping[str, Any], exit_code: int, *, is_preempted: bool = False) -> str | None:
         """Expect a summary and a state, and what still waits."""
-        if self._waiting and exit_code == 0:
-            self._expect({}, frozenset(self._waiting))
+        if exit_code == 0:
+            self.log_media()
         self.summary, self.is_finished = summary, exit_code == 0
         return None
 

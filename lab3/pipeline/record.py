@@ -23,10 +23,9 @@ def tell_record(run: RunDir, tracker: Tracker) -> str | None:
         tell_channels(run, config, outputs.read_channels(run), tracker)
     points = outputs.read_points(run) if run.journal_jsonl.exists() else []
     for point in points:
-        tell_confusion(run, point, tracker)
-        if point is points[-1] and (run.figures / "accuracy_curve.png").exists():
-            tell_end(run, config, points, tracker)
         tracker.log_point(point)
+    if (run.figures / "accuracy_curve.png").exists():
+        tell_end(run, config, points, tracker)
     if not run.is_finished:
         return tracker.finish({}, exit_code=1)
     tell_results(run, tracker)
@@ -83,24 +82,20 @@ def tell_inputs(run: RunDir, config: Config, tracker: Tracker) -> None:
 
 
 def tell_channels(run: RunDir, config: Config, channels: list[ChannelStats], tracker: Tracker) -> None:
-    """The channel table and the feature maps, with the next point."""
+    """The channel table and the feature maps, in a row of their own before the first point."""
     _tell_table(run, config, channels, {}, tracker)
     if config.tracking.log.feature_maps:
         drawn = [f"feature_maps_k{k}" for k in config.sweep.feature_maps_k]
         _tell_figures(run, tracker, "feature_map_0", "feature_maps", *drawn)
-
-
-def tell_confusion(run: RunDir, point: SweepPoint, tracker: Tracker) -> None:
-    """The confusion matrix of a point that has one, with it."""
-    if point.confusion is not None:
-        _tell_figures(run, tracker, f"confusion_k{point.k}")
+    tracker.log_media()
 
 
 def tell_end(run: RunDir, config: Config, points: list[SweepPoint], tracker: Tracker) -> None:
-    """The accuracy curve and the channel table with the accuracy at every channel's K, with the last point."""
-    _tell_figures(run, tracker, "accuracy_curve")
+    """Curve, confusion matrices, and the channel table with the accuracy at every channel's K, in a row behind all."""
+    _tell_figures(run, tracker, "accuracy_curve", *(f"confusion_k{each.k}" for each in points if each.confusion))
     tracker.log_curve(points)
     _tell_table(run, config, outputs.read_channels(run), {point.k: point.accuracy for point in points}, tracker)
+    tracker.log_media()
 
 
 def tell_results(run: RunDir, tracker: Tracker) -> None:

@@ -15,7 +15,7 @@ from lab3.data import Dataset
 from lab3.engine import SweepPoint, sweep_points
 from lab3.journal import Journal, open_journal
 from lab3.pipeline.materials import Materials
-from lab3.pipeline.record import tell_channels, tell_confusion, tell_end
+from lab3.pipeline.record import tell_channels, tell_end
 from lab3.progress import Advance, Progress
 from lab3.rank import PruneStep, channel_stats, plan_pruning
 from lab3.rundir import RunDir
@@ -52,11 +52,12 @@ def sweep_network(
     header = journal_header(config, materials.model_sha256, test.sha256)
     with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, header) as journal:
         points = outputs.points_of_rows(journal.rows)
-        class_names = test.class_names or [str(label) for label in range(split.n_labels)]
-        teller = _Teller(run, split, points, len(steps), tracker, class_names, config)
+        for point in points:
+            tracker.log_point(point)
         with progress.bar("sweep", len(steps), "K") as advance:
             advance(len(points), "")
-            _compute(run, split, config, materials, captured, steps, journal, teller, advance, progress)
+            _compute(run, split, config, materials, captured, steps, journal, points, tracker, advance, progress)
+    class_names = test.class_names or [str(label) for label in range(split.n_labels)]
     chance = 1 / split.n_labels
     if points[0].k == 0 and points[0].accuracy < 1.5 * chance:
         progress.warn(
@@ -65,7 +66,11 @@ def sweep_network(
         )
     outputs.write_results(run, points)
     outputs.write_metrics(run, points, class_names)
+    for point in points:
+        if point.confusion is not None:
+            outputs.draw_confusion(run, point, class_names)
     outputs.draw_accuracy(run, points, split.layer_name, split.n_channels)
+    tell_end(run, config, points, tracker)
     layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
     settings = {**prune.model_dump(exclude={"layer", "score_on"}), "scored_on": materials.scored_on.source}
     return outputs.summarise(points, layer, settings, config.sweep.safe_drop)
@@ -73,44 +78,6 @@ def sweep_network(
 
 def _split(materials: Materials, config: Config, layer: str | int | None) -> Split:
     return split_model(materials.model, layer, measured=config.prune.measured, bias=config.prune.bias)
-
-
-class _Teller:
-    """Tells the tracker each point once, the curve with the last one."""
-
-    def __init__(
-        self,
-        run: RunDir,
-        split: Split,
-        points: list[SweepPoint],
-        n_steps: int,
-        tracker: Tracker,
-        class_names: Sequence[str],
-        config: Config,
-    ) -> None:
-        self._run, self._split, self.points, self._n_steps, self._tracker = run, split, points, n_steps, tracker
-        self._class_names, self._config = class_names, config
-        self._n_told = 0
-        for point in points:
-            self._tell(point)
-
-    def add(self, point: SweepPoint) -> None:
-        self.points.append(point)
-        self._tell(point)
-        floor = self._config.tracking.alert_below
-        if point.k == 0 and floor is not None and point.accuracy < floor:
-            text = f"accuracy {point.accuracy:.4f} before any channel is pruned, below {floor}"
-            self._tracker.alert("low baseline", text)
-
-    def _tell(self, point: SweepPoint) -> None:
-        self._n_told += 1
-        if point.confusion is not None:
-            outputs.draw_confusion(self._run, point, self._class_names)
-            tell_confusion(self._run, point, self._tracker)
-        if self._n_told == self._n_steps:
-            outputs.draw_accuracy(self._run, self.points, self._split.layer_name, self._split.n_channels)
-            tell_end(self._run, self._config, self.points, self._tracker)
-        self._tracker.log_point(point)
 
 
 def _compute(
@@ -121,11 +88,14 @@ def _compute(
     captured: Capture,
     steps: Sequence[PruneStep],
     journal: Journal,
-    teller: _Teller,
+    points: list[SweepPoint],
+    tracker: Tracker,
     advance: Advance,
     progress: Progress,
 ) -> None:
-    done = {point.k for point in teller.points}
+    """Add every missing point to the journal, then to `points`, and tell the tracker."""
+    done = {point.k for point in points}
+    floor = config.tracking.alert_below
     labels_n = materials.test.labels_n
     saves = config.sweep.save_predictions
     predictions_kn = np.zeros((len(steps), len(labels_n)), np.uint16) if saves else None
@@ -145,7 +115,11 @@ def _compute(
         if point.k in done:
             continue
         journal.append(outputs.row_of_point(point))
-        teller.add(point)
+        points.append(point)
+        tracker.log_point(point)
+        if point.k == 0 and floor is not None and point.accuracy < floor:
+            text = f"accuracy {point.accuracy:.4f} before any channel is pruned, below {floor}"
+            tracker.alert("low baseline", text)
         advance(1, f"K={point.k} accuracy {point.accuracy:.4f}")
     if predictions_kn is not None:
         outputs.write_predictions(run, [step.k for step in steps], predictions_kn, labels_n)

@@ -58,16 +58,19 @@ class Tracker(Protocol):
         """Data, a model or results."""
 
     def log_channels(self, table: ChannelTable) -> None:
-        """The channel table, with the next point."""
+        """The channel table, with the next media."""
 
     def log_figures(self, figures: Mapping[str, Path]) -> None:
-        """Pictures by name, with the next point."""
+        """Pictures by name, with the next media."""
 
     def log_curve(self, points: Sequence[SweepPoint]) -> None:
-        """Accuracy over K as a chart, with the next point."""
+        """Accuracy over K as a chart, with the next media."""
+
+    def log_media(self) -> None:
+        """Table, pictures and chart that were told since the last time, if any, in a row of their own."""
 
     def log_point(self, point: SweepPoint) -> None:
-        """One point of the sweep, and what was waiting for it."""
+        """One point of the sweep."""
 
     def alert(self, title: str, text: str) -> None:
         """Tell whoever watches the run."""
@@ -93,6 +96,9 @@ class NullTracker:
 
     def log_curve(self, points: Sequence[SweepPoint]) -> None:
         """Drop the chart."""
+
+    def log_media(self) -> None:
+        """Nothing waits."""
 
     def log_point(self, point: SweepPoint) -> None:
         """Drop the point."""
