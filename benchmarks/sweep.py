@@ -246,6 +246,7 @@ def measure_command(bench: Bench, literal_s: float) -> dict[str, float]:
             for point in points:
                 journal.append(row_of_point(point))
                 tracker.log_point(point)
+            tracker.log_media()  # what is held back
         record_s = (time.perf_counter() - start) / len(points) * len(bench.steps)
         tracker.finish({}, 0)
     return {

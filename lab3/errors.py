@@ -5,6 +5,7 @@ Lab3Error
 │   └── RunStateError    78  a run folder exists, is missing, or does not fit what was asked
 ├── DataError       exit 65  images or labels that cannot be used
 ├── ModelError      exit 65  a model file that cannot be used
+├── NoRoomError     exit 74  the disk has no room for the run
 ├── RunLockedError  exit 75  another process works on this run; try again later
 ├── RecordError     exit 65  a run folder is not what its own record says, or a run repeated gives something else
 ├── UnfinishedError exit 75  a run that has not come to its end; resume it first
@@ -41,6 +42,12 @@ class ModelError(Lab3Error):
     """A model file that cannot be used."""
 
     exit_code = 65
+
+
+class NoRoomError(Lab3Error):
+    """The disk has no room for the run."""
+
+    exit_code = 74
 
 
 class RunLockedError(Lab3Error):

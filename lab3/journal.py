@@ -4,6 +4,7 @@ The first line is a header. Every line ends with the CRC-32 of what stands befor
 full disk) is recognised and cut when the journal is opened again; a damaged line before the last one is an error.
 """
 
+import errno
 import json
 import os
 import zlib
@@ -95,12 +96,16 @@ def decode_row(line: bytes) -> Row | None:
 
 def _append_line(descriptor: int, row: Mapping[str, Any]) -> None:
     line = encode_row(row)
-    start = os.fstat(descriptor).st_size
+    there = os.fstat(descriptor)
+    if there.st_nlink == 0:
+        # Written to, but nobody would ever find it.
+        raise FileNotFoundError(errno.ENOENT, "the journal was removed while it was written")
+    start = there.st_size
     # A full disk can write a part of the line and report no error.
     n_written = os.write(descriptor, line)
     if n_written != len(line):
         os.ftruncate(descriptor, start)
-        raise OSError(f"only {n_written} of {len(line)} bytes of a journal line could be written: is the disk full?")
+        raise OSError(errno.ENOSPC, f"only {n_written} of {len(line)} bytes of a journal line could be written")
     os.fsync(descriptor)
 
 

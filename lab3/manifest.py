@@ -14,6 +14,11 @@ from lab3.backend import backend_versions
 from lab3.data import Dataset
 from lab3.foreign import sha256_file
 
+# Nothing else of the environment is kept: the rest can hold secrets.
+_VARIABLES = (
+    "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
+    "TF_ENABLE_ONEDNN_OPTS", "TF_DETERMINISTIC_OPS", "XLA_FLAGS",
+)  # fmt: skip
 _PACKAGES = ("numpy", "wandb", "matplotlib", "pillow", "scikit-learn", "h5py", "pydantic")
 
 
@@ -49,6 +54,7 @@ def make_manifest(
         "device": device,
         "versions": _versions(),
         "machine": {"system": platform.system(), "processor": platform.machine(), "n_cpus": os.cpu_count()},
+        "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "git_commit": _git_commit(),
     }
 

@@ -8,14 +8,14 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lab3.config import Config, dump_config, load_config
 from lab3.errors import ConfigError, RunLockedError, RunStateError
-from lab3.files import write_atomically
+from lab3.files import fsync_folder, write_atomically
 
 
 class RunDir:
@@ -46,16 +46,29 @@ class RunDir:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes off the run; the lock goes with the process. Raises `RunLockedError` if one has it."""
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        locked = RunLockedError(f"run {self.path} is in use by another process; wait for it to end, then resume")
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise locked from None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Who had it may have removed the folder.
+                is_there = self.path.exists() and os.path.samestat(os.fstat(descriptor), self.path.stat())
+            except BlockingIOError:
+                is_there = False
+            if not is_there:
+                raise locked
             yield
-        except BlockingIOError:
-            raise RunLockedError(
-                f"run {self.path} is in use by another process; wait for it to end, then resume"
-            ) from None
         finally:
             os.close(descriptor)
+
+    def begin(self, config: Config, manifest: Mapping[str, Any]) -> None:
+        """Write what makes the folder a run."""
+        self.figures.mkdir(exist_ok=True)
+        write_atomically(self.config_yaml, dump_config(config).encode())
+        self.write_json(self.manifest_json, manifest)
 
     def read_config(self) -> Config:
         """The resolved configuration the run was started with."""
@@ -96,13 +109,14 @@ def check_new_run(out: Path, run_id: str) -> None:
         raise ConfigError(
             f"a run id must be 1 to 128 letters, digits, '_', '.' or '-', a letter or digit first, got {run_id!r}"
         )
-    if (out / run_id).exists() and not (out / run_id / "manifest.json").exists():
-        raise RunStateError(f"{out / run_id} exists already and is no run; choose another --run-id")
-    if (out / run_id).exists():
+    path = out / run_id
+    if (path / "manifest.json").exists():
         raise RunStateError(
-            f"run {out / run_id} exists already; continue it with `lab3 resume {out / run_id}`, "
-            "or choose another --run-id"
+            f"run {path} exists already; continue it with `lab3 resume {path}`, or choose another --run-id"
         )
+    # An empty folder is another process's that has just claimed it, or was left by one that was killed.
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise RunStateError(f"{path} exists already and is no run; choose another --run-id")
     existing = out.absolute()
     while not existing.exists():
         existing = existing.parent
@@ -112,18 +126,34 @@ def check_new_run(out: Path, run_id: str) -> None:
         raise ConfigError(f"the output folder {out} cannot be written ({existing} is read-only); choose another --out")
 
 
-def create_run(out: Path, run_id: str, config: Config, manifest: Mapping[str, Any]) -> RunDir:
-    """A new run folder in `out` with its configuration and manifest. Raises as `check_new_run` does."""
+@contextmanager
+def claim_run(out: Path, run_id: str) -> Iterator[RunDir]:
+    """The folder of a new run in `out`, locked; it is gone again if nothing was begun in it.
+
+    Raises as `check_new_run` does, and `RunLockedError` if another process has just claimed it.
+    """
     check_new_run(out, run_id)
     run = RunDir(out / run_id)
+    made = [folder for folder in (run.path, *run.path.parents) if not folder.exists()]
     try:
-        run.path.mkdir(parents=True)
-        run.figures.mkdir()
-        write_atomically(run.config_yaml, dump_config(config).encode())
-        run.write_json(run.manifest_json, manifest)
+        run.path.mkdir(parents=True, exist_ok=True)
+        for folder in made:
+            fsync_folder(folder.parent)
     except OSError as error:
-        raise ConfigError(f"the run folder {run.path} cannot be written ({error}); choose another --out") from error
-    return run
+        raise ConfigError(f"the run folder {run.path} cannot be made ({error}); choose another --out") from error
+    with run.lock():
+        check_new_run(out, run_id)
+        try:
+            yield run
+        finally:
+            if not run.manifest_json.exists():
+                _remove_empty([run.figures, run.path, *made])
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def open_run(path: Path) -> RunDir:

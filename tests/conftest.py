@@ -119,6 +119,15 @@ def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def toy_files(tmp_path: Path, toy_model: Any, toy_images: Any) -> tuple[Path, Path]:
+    """`toy_model` as .h5 and its images as .npz."""
+    images_nhwc, labels_n = toy_images
+    save_model(toy_model, tmp_path / "toy.h5")
+    np.savez(tmp_path / "toy.npz", x_test=images_nhwc, y_test=labels_n)
+    return tmp_path / "toy.h5", tmp_path / "toy.npz"
+
+
+@pytest.fixture
 def invoke() -> Callable[..., Result]:
     """The command line in this process."""
     return lambda *args: CliRunner().invoke(main, [str(arg) for arg in args])

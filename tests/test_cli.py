@@ -28,15 +28,6 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 QUICK = ("--set", "train.epochs=2", "--set", "sweep.feature_maps_k=[2]")
 
 
-@pytest.fixture
-def toy_files(tmp_path: Path, toy_model: Any, toy_images: Any) -> tuple[Path, Path]:
-    """`toy_model` as .h5 and its images as .npz."""
-    images_nhwc, labels_n = toy_images
-    save_model(toy_model, tmp_path / "toy.h5")
-    np.savez(tmp_path / "toy.npz", x_test=images_nhwc, y_test=labels_n)
-    return tmp_path / "toy.h5", tmp_path / "toy.npz"
-
-
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -265,6 +256,7 @@ def broken(tmp_path: Path, toy_files: tuple[Path, Path]) -> dict[str, str]:
     (tmp_path / "runs" / "taken").mkdir(parents=True)
     (tmp_path / "runs" / "taken" / "manifest.json").write_text("{}")
     (tmp_path / "runs" / "group").mkdir()
+    (tmp_path / "runs" / "group" / "comparison.csv").touch()
     (tmp_path / "a_file").write_text("")
     return {"model": str(model), "data": str(data)}
 
@@ -530,3 +522,39 @@ def test_threads_are_limited_before_the_backend_starts(
     assert invoke("sweep", "missing.h5", "--data", "digits", "--threads", "3").exit_code == 65
     assert [os.environ[name] for name in names] == ["3", "3", "3"]
     assert invoke("sweep", "missing.h5", "--data", "digits", "--threads", "0").exit_code == 2
+
+
+def test_attempts_are_counted_and_may_be_limited(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    assert invoke("sweep", toy_files[0], "--data", toy_files[1], "--run-id", "whole").exit_code == 0
+    copy = unfinish(tmp_path / "runs" / "whole", 2)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    assert len(manifest["attempts"]) == 1
+    refused = invoke("resume", copy, "--max-attempts", "1")
+    assert refused.exit_code == 78 and "has been started 1 times and may be 1 times" in refused.stderr
+    assert invoke("resume", copy, "--max-attempts", "2").exit_code == 0
+    assert len(json.loads((copy / "manifest.json").read_text())["attempts"]) == 2
+
+
+def test_other_versions_are_refused_and_the_run_can_be_started_over(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    assert invoke("sweep", toy_files[0], "--data", toy_files[1], "--run-id", "whole").exit_code == 0
+    copy = unfinish(tmp_path / "runs" / "whole", 2)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    there = manifest["versions"]["keras"]
+    manifest["versions"]["keras"] = "3.0.0"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    refused = invoke("resume", copy)
+    assert refused.exit_code == 78
+    assert f"was begun with other versions, and its points would not be comparable: keras 3.0.0, here {there}" in (
+        refused.stderr
+    )
+    over = invoke("resume", copy, "--new")
+    assert over.exit_code == 0 and over.stdout.splitlines()[-1] == f"{copy}-2"
+    for name in ("results.csv", "journal.jsonl"):
+        assert (copy.with_name(f"{copy.name}-2") / name).read_bytes() == (
+            tmp_path / "runs" / "whole" / name
+        ).read_bytes()
+    assert len(read_journal(copy / "journal.jsonl")) == 2, "what was there is left alone"

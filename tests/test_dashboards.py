@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 
 from lab3.config import load_config
-from lab3.rundir import create_run
+from lab3.rundir import claim_run
 from lab3.tracking import dashboards
 from tests.wandb_server import ENTITY, Fault, WandbServer
 
@@ -115,7 +115,8 @@ def push(tmp_path: Path, server: WandbServer) -> Push:
     ) -> "subprocess.CompletedProcess[str]":
         runs = tmp_path / "runs"
         if run_id is not None and not (runs / run_id).exists():
-            create_run(runs, run_id, load_config(), {})
+            with claim_run(runs, run_id) as run:
+                run.begin(load_config(), {})
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
         arguments = [] if run_id is None else [str(runs / run_id)]
         return subprocess.run(

@@ -1,5 +1,6 @@
 """The command line. Keras, wandb and matplotlib are imported inside the commands that need them."""
 
+import errno
 import os
 import signal
 import sys
@@ -16,6 +17,8 @@ from lab3.cli.runs import resume_command, run_command, sweep_command, train_comm
 from lab3.cli.verify import verify_command
 from lab3.errors import Lab3Error
 
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+
 
 class _Group(click.Group):
     """Expected errors become one message and their exit code; bugs keep their traceback."""
@@ -26,6 +29,16 @@ class _Group(click.Group):
         except Lab3Error as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.errno not in _DISK_ERRORS:
+                raise
+            where = f" {error.filename}" if error.filename else ""
+            click.echo(
+                f"Error: cannot read or write{where}: {os.strerror(error.errno)}. What was written before is whole; "
+                "see to it, then `lab3 resume RUN` goes on from there.",
+                err=True,
+            )
+            ctx.exit(74)
         except KeyboardInterrupt:
             click.echo("\nInterrupted: what was computed is kept, `lab3 resume RUN` goes on from there.", err=True)
             ctx.exit(130)
@@ -44,7 +57,8 @@ def main() -> None:
       lab3 run experiments/digits.yaml
       lab3 sweep my.h5 --data cifar10
 
-    Exit codes: 0 done; 2 wrong usage; 65 bad data or model, or a run that is not what its record says; 75 stopped by
+    Exit codes: 0 done; 2 wrong usage; 65 bad data or model, or a run that is not what its record says; 74 no room, or
+    no right to write; 75 stopped by
     SIGTERM, another process works on the run, the run is unfinished, or W&B is not up to date: try again; 78 bad
     configuration; 130 interrupted; 1 a bug.
     """

@@ -63,6 +63,16 @@ def working_options(command: Command) -> Command:
     )(computing_options(command))
 
 
+def attempts_option(command: Command) -> Command:
+    """`--max-attempts`."""
+    return click.option(
+        "--max-attempts",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Refuse, with exit code 78, to go on with a run that was started N times: a job that is always preempted.",
+    )(command)
+
+
 def data_options(command: Command) -> Command:
     """`--data`, `--train-data` and `--set`."""
     command = click.option(

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from lab3.cli.options import (
+    attempts_option,
     data_options,
     overrides_from,
     parse_layer,
@@ -94,18 +95,25 @@ def train_command(
 @click.command("resume")
 @click.argument("run", type=click.Path(path_type=Path))
 @working_options
-def resume_command(run: Path, device: Any, mode: str | None) -> None:
-    """Finish a run that was stopped, from the last point in its journal.
+@attempts_option
+@click.option("--new", is_flag=True, help="Start the run over beside it, with its settings and these versions.")
+def resume_command(run: Path, device: Any, mode: str | None, max_attempts: int | None, new: bool) -> None:
+    """Finish a run that was stopped, from the last point in its journal, or the last epoch.
+
+    Model, data, settings and versions must be those it was begun with.
 
     \b
     Example:
       lab3 resume runs/vgg16_cifar10-20260101-120000-ab12
     """
     from lab3.cli.terminal import TerminalProgress, show_run
-    from lab3.pipeline import resume_run
+    from lab3.pipeline import resume_run, start_over
 
     with TerminalProgress() as progress:
-        done = resume_run(run, device=device, mode=mode, progress=progress)
+        if new:
+            done = start_over(run, device=device, mode=mode, progress=progress)
+        else:
+            done = resume_run(run, device=device, mode=mode, max_attempts=max_attempts, progress=progress)
     show_run(done)
 
 
@@ -139,11 +147,14 @@ def _start(experiment: Path | None, settings: list[str], *, kind: Any, **options
     from lab3.cli.terminal import TerminalProgress, show_run
     from lab3.pipeline import resume_run, start_run
 
+    max_attempts = options.pop("max_attempts", None)
     with TerminalProgress() as progress:
         path = options["out"] / (options["run_id"] or "")
         if os.environ.get("WANDB_RUN_ID") == options["run_id"] and (path / "manifest.json").exists():
             # W&B starts a preempted run of a sweep again under the same id.
-            run = resume_run(path, device=options["device"], mode=options["mode"], progress=progress)
+            run = resume_run(
+                path, device=options["device"], mode=options["mode"], max_attempts=max_attempts, progress=progress
+            )
         else:
             run = start_run(config, kind=kind, progress=progress, **options)
     show_run(run)

@@ -4,11 +4,11 @@ from lab3.pipeline.findings import Verified
 from lab3.pipeline.group import Group, start_group
 from lab3.pipeline.materials import load_configured_model
 from lab3.pipeline.publish import Published, publish_run
-from lab3.pipeline.recipes import Kind, resume_run, start_run
+from lab3.pipeline.recipes import Kind, resume_run, start_over, start_run
 from lab3.pipeline.rerun import Rerun, rerun_run
 from lab3.pipeline.verify import verify_run
 
 __all__ = [
     "Group", "Kind", "Published", "Rerun", "Verified", "load_configured_model", "publish_run", "rerun_run",
-    "resume_run", "start_group", "start_run", "verify_run",
+    "resume_run", "start_group", "start_over", "start_run", "verify_run",
 ]  # fmt: skip

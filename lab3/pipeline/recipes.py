@@ -2,20 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 from lab3.backend import Device
 from lab3.config import Config
-from lab3.errors import StoppedError
+from lab3.errors import RunStateError, StoppedError
 from lab3.manifest import make_manifest, now
+from lab3.pipeline.checks import check_room, check_same_versions
 from lab3.pipeline.finishing import finish_run
 from lab3.pipeline.materials import Materials, Shared, fetch_inputs, load_materials
 from lab3.pipeline.record import flatten_summary, tell_inputs, tell_results, tell_training, tracker_settings
 from lab3.pipeline.sweeping import sweep_network
 from lab3.pipeline.training import summarise_training, train_network
 from lab3.progress import Progress
-from lab3.rundir import RunDir, check_new_run, create_run, new_run_id, open_run
+from lab3.rundir import RunDir, claim_run, new_run_id, open_run
 from lab3.timing import timed
 from lab3.tracking import Mode, Tracker, choose_mode, open_tracker, tracking_folder
 
@@ -40,38 +42,44 @@ def start_run(
 
     Raises a `Lab3Error` before anything is written if configuration, data, model or place cannot be used.
     """
-    run_id = run_id or new_run_id(config.name)
-    check_new_run(out, run_id)
-    tracking_mode = _choose_mode(mode, config, progress)
     shared = {} if shared is None else shared
-    config = fetch_inputs(config, out, tracking_mode, shared, progress)
-    if kind == "train":
-        config = config.model_copy(update={"model": config.model.model_copy(update={"path": None, "sha256": None})})
-    config = _with_absolute_paths(config)
-    with progress.stoppable():
-        materials = load_materials(config, config.model.path, device, progress, shared)
-    if repeats is not None:
-        materials.check_unchanged(repeats)
-    manifest = make_manifest(
-        kind=kind,
-        seed=config.seed,
-        device=materials.device,
-        model=materials.model_path,
-        model_sha256=materials.model_sha256,
-        test=materials.test,
-        train=materials.train,
-        artifacts=shared.get(("artifacts",), {}),
-    )
-    run = create_run(out, run_id, config, manifest)
-    with run.lock():
+    with claim_run(out, run_id or new_run_id(config.name)) as run:
+        tracking_mode = _choose_mode(mode, config, progress)
+        config = fetch_inputs(config, out, tracking_mode, shared, progress)
+        if kind == "train":
+            config = config.model_copy(update={"model": config.model.model_copy(update={"path": None, "sha256": None})})
+        config = _with_absolute_paths(config)
+        with progress.stoppable():
+            materials = load_materials(config, config.model.path, device, progress, shared)
+        if repeats is not None:
+            materials.check_unchanged(repeats)
+        check_room(run, config, materials)
+        manifest = make_manifest(
+            kind=kind,
+            seed=config.seed,
+            device=materials.device,
+            model=materials.model_path,
+            model_sha256=materials.model_sha256,
+            test=materials.test,
+            train=materials.train,
+            artifacts=shared.get(("artifacts",), {}),
+        )
+        run.begin(config, manifest)
         return _work(run, config, materials, tracking_mode, progress, is_resumed=False)
 
 
-def resume_run(path: Path, *, device: Device = "auto", mode: str | None = None, progress: Progress) -> RunDir:
+def resume_run(
+    path: Path,
+    *,
+    device: Device = "auto",
+    mode: str | None = None,
+    max_attempts: int | None = None,
+    progress: Progress,
+) -> RunDir:
     """Finish the run at `path` from where its journal ends; a finished run is left as it is.
 
-    Raises `RunStateError` if model or data are not those the run was started with, `RunLockedError` if it is being
-    worked on.
+    Raises `RunStateError` if model, data or versions are not those the run was started with, or if it has been started
+    `max_attempts` times already, `RunLockedError` if it is being worked on.
     """
     run = open_run(path)
     with run.lock():
@@ -80,19 +88,38 @@ def resume_run(path: Path, *, device: Device = "auto", mode: str | None = None, 
             return run
         config = run.read_config()
         manifest = run.read_manifest()
+        n_attempts = len(manifest.get("attempts", ()))
+        if max_attempts is not None and n_attempts >= max_attempts:
+            raise RunStateError(
+                f"run {run.path} has been started {n_attempts} times and may be {max_attempts} times; find out why it "
+                "never ends, then raise --max-attempts"
+            )
         tracking_mode = _choose_mode(mode, config, progress)
         trained = run.path / f"model.{config.train.format}"
         model_path = str(trained) if trained.exists() else config.model.path
         with progress.stoppable():
             materials = load_materials(config, model_path, device, progress)
         materials.check_unchanged(manifest)
+        check_same_versions(run, manifest, materials.device)
+        check_room(run, config, materials)
         return _work(run, config, materials, tracking_mode, progress, is_resumed=True)
+
+
+def start_over(path: Path, *, device: Device = "auto", mode: str | None = None, progress: Progress) -> RunDir:
+    """The run at `path` from its beginning, as a new run beside it: `<id>-2`, or the next number that is free."""
+    run = open_run(path)
+    kind: Kind = "train" if run.read_manifest().get("kind") == "train" else "sweep"
+    out = run.path.absolute().parent
+    run_id = next(name for number in count(2) if not (out / (name := f"{run.run_id}-{number}")).exists())
+    return start_run(run.read_config(), kind=kind, out=out, run_id=run_id, device=device, mode=mode, progress=progress)
 
 
 def _work(
     run: RunDir, config: Config, materials: Materials, mode: Mode, progress: Progress, *, is_resumed: bool
 ) -> RunDir:
     manifest = run.read_manifest()
+    manifest["attempts"] = [*manifest.get("attempts", ()), now()]
+    run.write_json(run.manifest_json, manifest)
     elapsed: dict[str, float] = {}
     with _tracked(run, config, mode, progress, is_resumed=is_resumed) as (tracker, summary):
         tell_training(run, tracker)
@@ -134,6 +161,9 @@ def _tracked(
     summary: dict[str, Any] = {}
     try:
         yield tracker, summary
+    except FileNotFoundError as error:
+        tracker.finish({}, exit_code=1)
+        raise RunStateError(f"run {run.path} was removed while it was worked on ({error}); start it again") from error
     except StoppedError as stopped:
         tracker.finish({}, stopped.exit_code, is_preempted=True)
         raise

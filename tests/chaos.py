@@ -1,0 +1,154 @@
+"""What the chaos tests do to lab3: processes killed, a disk that fills, a power cut that drops what was not synced."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+RECORD = ("results.csv", "metrics.csv", "channels.csv", "scores.csv", "journal.jsonl")
+
+
+def start(*args: Any, program: tuple[str, ...] = ("-m", "lab3"), **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, *program, *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def finish(*args: Any, expect: int = 0) -> str:
+    process = start(*args)
+    _, errors = process.communicate()
+    assert process.returncode == expect, errors
+    return errors
+
+
+def lines_until(process: "subprocess.Popen[str]", beginning: str, times: int = 1) -> None:
+    """Read what the process says up to the line that begins so for the last of `times`, or its end."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        times -= line.startswith(beginning)
+        if times == 0:
+            break
+
+
+def save_wide_model(folder: Path, n_images: int) -> tuple[Path, Path]:
+    """A model of 512 channels and images it labels itself."""
+    import keras
+    import numpy as np
+
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)), layers.Conv2D(512, 3, activation="relu"), layers.MaxPooling2D(2), layers.Flatten(),
+            layers.Dense(64, activation="relu"), layers.Dense(10, activation="softmax"),
+        ]
+    )  # fmt: skip
+    images_nhwc = np.random.default_rng(0).integers(0, 256, (n_images, 8, 8, 3)).astype(np.uint8)
+    model.save(folder / "wide.h5")
+    np.savez(
+        folder / "wide.npz", x_test=images_nhwc, y_test=np.asarray(model(images_nhwc / np.float32(255))).argmax(axis=1)
+    )
+    return folder / "wide.h5", folder / "wide.npz"
+
+
+def check_same_record(run: Path, whole: Path) -> None:
+    """The same bytes, and the same summary but for the run's name."""
+    for name in RECORD:
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+    one, other = (json.loads((each / "summary.json").read_text()) for each in (run, whole))
+    assert one | {"run_id": ""} == other | {"run_id": ""}
+
+
+@contextmanager
+def small_disk(path: Path, megabytes: int) -> Iterator[None]:
+    """A disk of its own at `path`; skips the test where none can be mounted."""
+    path.mkdir()
+    size = f"size={megabytes}m"
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(path)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no room; returns the file to remove for room."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return filler
+
+
+def forget_unsynced(run: Path, mirror: Path) -> None:
+    """Put the folder in the state that a power cut leaves: names and contents as they were last synced."""
+    shutil.rmtree(run, ignore_errors=True)
+    _restore(run, mirror, _listing(mirror, run.parent).get(run.name))
+
+
+def _restore(path: Path, mirror: Path, inode: int | None) -> None:
+    if inode is None:
+        return
+    names = mirror / f"{inode}.names"
+    if not names.exists():
+        # A file, or a folder that was never synced.
+        content = mirror / f"{inode}.content"
+        if content.exists():
+            path.write_bytes(content.read_bytes())
+        return
+    path.mkdir()
+    for name, inner in json.loads(names.read_text()).items():
+        _restore(path / name, mirror, inner)
+
+
+def _listing(mirror: Path, folder: Path) -> dict[str, int]:
+    names = mirror / f"{folder.stat().st_ino}.names"
+    return dict(json.loads(names.read_text())) if names.exists() else {}
+
+
+def run_recorded() -> None:
+    """lab3 with `os.fsync` also copying to the mirror what is durable then: `python -m tests.chaos MIRROR ARGS...`."""
+    from lab3.cli import run_program
+    from lab3.journal import Journal
+
+    mirror = Path(sys.argv.pop(1))
+    fsync, append = os.fsync, Journal.append
+
+    def recorded_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        path, inode = Path(f"/proc/self/fd/{descriptor}").readlink(), os.fstat(descriptor).st_ino
+        kind = "names" if path.is_dir() else "content"
+        temporary = mirror / f"{inode}.new"
+        if kind == "names":
+            temporary.write_text(json.dumps({each.name: each.stat().st_ino for each in path.iterdir()}))
+        else:
+            shutil.copyfile(path, temporary)
+        temporary.replace(mirror / f"{inode}.{kind}")
+
+    def acknowledged_append(journal: Journal, row: dict[str, Any]) -> None:
+        append(journal, row)
+        with (mirror / "acknowledged").open("a") as file:
+            file.write(f"{row['k']}\n")
+
+    with patch.object(os, "fsync", recorded_fsync), patch.object(Journal, "append", acknowledged_append):
+        run_program()
+
+
+if __name__ == "__main__":
+    run_recorded()

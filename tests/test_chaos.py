@@ -1,0 +1,179 @@
+"""Kills, power cuts, full disks and double starts: no acknowledged point is lost, and the end is as without them.
+
+The default run has a few of each; `make test-chaos` many.
+"""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from lab3.journal import read_journal
+from tests.chaos import (
+    check_same_record,
+    fill,
+    finish,
+    forget_unsynced,
+    lines_until,
+    save_wide_model,
+    small_disk,
+    start,
+)
+from tests.test_cli import EXPERIMENTS
+
+
+def often(few: int, many: int) -> pytest.MarkDecorator:
+    """A few times by default, many times with the marker."""
+    return pytest.mark.parametrize("times", [few, pytest.param(many, marks=pytest.mark.chaos)])
+
+
+def n_points(run: Path) -> int:
+    journal = run / "journal.jsonl"
+    return len(read_journal(journal)) if journal.exists() else 0
+
+
+def sweep_arguments(folder: Path, run_id: str, *, n_images: int = 60, batch_size: int = 5) -> tuple[str | Path, ...]:
+    if not (folder / "wide.h5").exists():
+        save_wide_model(folder, n_images)
+    slowly = ("--set", f"sweep.batch_size={batch_size}")
+    return ("sweep", folder / "wide.h5", "--data", folder / "wide.npz", *slowly, "--run-id", run_id)
+
+
+@often(2, 50)
+def test_kills_in_a_sweep_of_512_channels_lose_nothing(times: int, tmp_path: Path) -> None:
+    run, whole = tmp_path / "runs" / "killed", tmp_path / "runs" / "whole"
+    finish(*sweep_arguments(tmp_path, "whole"))
+    rng = np.random.default_rng(times)
+    n_killed, n_before = 0, 0
+    while n_killed < times:
+        process = start(*(("resume", run) if run.exists() else sweep_arguments(tmp_path, "killed")))
+        lines_until(process, "capture: ", 10)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # Long enough for some points, now and then for the end.
+            process.wait(timeout=rng.uniform(0, 3))
+        process.kill()
+        process.communicate()
+        n_killed += 1
+        n_after = n_points(run)
+        assert n_after >= n_before
+        assert [row["k"] for row in read_journal(run / "journal.jsonl")] == list(range(n_after)) if n_after else True
+        n_before = n_after
+        if (run / "summary.json").exists():
+            check_same_record(run, whole)
+            shutil.rmtree(run)
+            n_before = 0
+    finish(*(("resume", run) if run.exists() else sweep_arguments(tmp_path, "killed")))
+    check_same_record(run, whole)
+
+
+@pytest.mark.chaos
+def test_kills_in_training_end_with_the_same_weights(tmp_path: Path) -> None:
+    run, whole = tmp_path / "runs" / "killed", tmp_path / "runs" / "whole"
+    train = ("train", EXPERIMENTS / "digits.yaml", "--mode", "disabled", "--run-id")
+    finish(*train, "whole")
+    rng = np.random.default_rng(1)
+    n_killed = 0
+    while n_killed < 10 or not run.exists():
+        process = start(*(("resume", run) if run.exists() else (*train, "killed")))
+        lines_until(process, "training ")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=rng.uniform(0.5, 2.5))
+        process.kill()
+        process.communicate()
+        n_killed += 1
+        if (run / "summary.json").exists():
+            break
+    finish("resume", run)
+    assert (run / "epochs.csv").read_bytes() == (whole / "epochs.csv").read_bytes()
+    assert (run / "model.h5").read_bytes() == (whole / "model.h5").read_bytes()
+    assert n_killed >= 5
+
+
+@often(1, 15)
+def test_a_power_cut_loses_no_acknowledged_point(times: int, tmp_path: Path) -> None:
+    run, whole = tmp_path / "runs" / "cut", tmp_path / "runs" / "whole"
+    finish(*sweep_arguments(tmp_path, "whole"))
+    rng = np.random.default_rng(times)
+    mirror = tmp_path / "mirror"
+    for _ in range(times):
+        mirror.mkdir(exist_ok=True)
+        arguments = ("resume", run) if run.exists() else sweep_arguments(tmp_path, "cut")
+        process = start(mirror, *arguments, program=("-m", "tests.chaos"), PYTHONPATH=str(Path(__file__).parents[1]))
+        lines_until(process, "capture: ", 10)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=rng.uniform(0.2, 3))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        forget_unsynced(run, mirror)
+        acknowledged = (mirror / "acknowledged").read_text().split() if (mirror / "acknowledged").exists() else []
+        kept = {row["k"] for row in read_journal(run / "journal.jsonl")} if n_points(run) else set()
+        assert {int(k) for k in acknowledged} <= kept
+        if (run / "summary.json").exists():
+            check_same_record(run, whole)
+            shutil.rmtree(run)
+            shutil.rmtree(mirror)
+    finish(*(("resume", run) if run.exists() else sweep_arguments(tmp_path, "cut")))
+    check_same_record(run, whole)
+
+
+@often(1, 20)
+def test_of_two_starts_of_one_run_one_runs(times: int, toy_files: tuple[Path, Path], tmp_path: Path) -> None:
+    for number in range(times):
+        arguments = ("sweep", toy_files[0], "--data", toy_files[1], "--run-id", f"r{number}")
+        processes = [start(*arguments) for _ in range(2)]
+        errors = [process.communicate()[1] for process in processes]
+        codes = [process.returncode for process in processes]
+        # Where the first was done before the second looked, the run is there already.
+        assert sorted(codes) in ([0, 75], [0, 78]), errors
+        loser = errors[codes.index(0) ^ 1]
+        assert "is in use by another process" in loser or "exists already; continue it" in loser
+        assert n_points(tmp_path / "runs" / f"r{number}") == 4
+
+
+@often(1, 10)
+def test_a_full_disk_ends_with_74_and_goes_on_when_there_is_room(times: int, tmp_path: Path) -> None:
+    finish(*sweep_arguments(tmp_path, "whole"))
+    rng = np.random.default_rng(times)
+    disk = tmp_path / "disk"
+    with small_disk(disk, 64):
+        for number in range(times):
+            run, before = disk / f"r{number}", 0
+            process = start(*sweep_arguments(tmp_path, run.name), "--out", disk, "--mode", "offline")
+            lines_until(process, "capture: ", 1 + number % 10)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=rng.uniform(0, 2))
+            before = n_points(run)
+            filler = fill(disk)
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 74, errors
+            assert "No space left on device" in errors and "`lab3 resume RUN` goes on" in errors
+            assert "Traceback" not in errors
+            assert n_points(run) >= before
+            filler.unlink()
+            finish("resume", run, "--mode", "disabled")
+            check_same_record(run, tmp_path / "runs" / "whole")
+            shutil.rmtree(run)
+
+
+def test_a_disk_with_too_little_room_is_refused_at_the_start(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", 8):
+        result = invoke("sweep", toy_files[0], "--data", toy_files[1], "--out", tmp_path / "disk", "--run-id", "r")
+        assert result.exit_code == 74 and "make room, or choose another --out" in result.stderr
+        assert list((tmp_path / "disk").iterdir()) == []
+
+
+def test_a_folder_removed_in_mid_run_is_told(tmp_path: Path) -> None:
+    process = start(*sweep_arguments(tmp_path, "gone"))
+    lines_until(process, "sweep: ")
+    shutil.rmtree(tmp_path / "runs" / "gone")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 78, errors
+    assert "was removed while it was worked on (" in errors and "Traceback" not in errors
