@@ -42,8 +42,8 @@ def lines_until(process: "subprocess.Popen[str]", beginning: str, times: int = 1
             break
 
 
-def save_wide_model(folder: Path, n_images: int) -> tuple[Path, Path]:
-    """A model of 512 channels and images it labels itself."""
+def save_wide_model(folder: Path, n_channels: int) -> None:
+    """`wide.h5` with so many channels and `wide.npz` with 60 images that it labels itself."""
     import keras
     import numpy as np
 
@@ -51,16 +51,15 @@ def save_wide_model(folder: Path, n_images: int) -> tuple[Path, Path]:
     layers = keras.layers
     model = keras.Sequential(
         [
-            keras.Input((8, 8, 3)), layers.Conv2D(512, 3, activation="relu"), layers.MaxPooling2D(2), layers.Flatten(),
-            layers.Dense(64, activation="relu"), layers.Dense(10, activation="softmax"),
+            keras.Input((8, 8, 3)), layers.Conv2D(n_channels, 3, activation="relu"), layers.MaxPooling2D(2),
+            layers.Flatten(), layers.Dense(64, activation="relu"), layers.Dense(10, activation="softmax"),
         ]
     )  # fmt: skip
-    images_nhwc = np.random.default_rng(0).integers(0, 256, (n_images, 8, 8, 3)).astype(np.uint8)
+    images_nhwc = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3)).astype(np.uint8)
     model.save(folder / "wide.h5")
     np.savez(
         folder / "wide.npz", x_test=images_nhwc, y_test=np.asarray(model(images_nhwc / np.float32(255))).argmax(axis=1)
     )
-    return folder / "wide.h5", folder / "wide.npz"
 
 
 def check_same_record(run: Path, whole: Path) -> None:

@@ -27,6 +27,8 @@ from tests.chaos import (
 )
 from tests.test_cli import EXPERIMENTS
 
+Sweep = Callable[[str], tuple[str | Path, ...]]
+
 
 def often(few: int, many: int) -> pytest.MarkDecorator:
     """A few times by default, many times with the marker."""
@@ -38,25 +40,26 @@ def n_points(run: Path) -> int:
     return len(read_journal(journal)) if journal.exists() else 0
 
 
-def sweep_arguments(folder: Path, run_id: str, *, n_images: int = 60, batch_size: int = 5) -> tuple[str | Path, ...]:
-    if not (folder / "wide.h5").exists():
-        save_wide_model(folder, n_images)
-    slowly = ("--set", f"sweep.batch_size={batch_size}")
-    return ("sweep", folder / "wide.h5", "--data", folder / "wide.npz", *slowly, "--run-id", run_id)
+@pytest.fixture
+def sweep(times: int, tmp_path: Path) -> Sweep:
+    """Arguments of a sweep by its run id: of 512 channels where it is done many times, else of 48."""
+    save_wide_model(tmp_path, 512 if times > 2 else 48)
+    arguments = ("sweep", tmp_path / "wide.h5", "--data", tmp_path / "wide.npz", "--set", "sweep.batch_size=5")
+    return lambda run_id: (*arguments, "--run-id", run_id)
 
 
-@often(2, 50)
-def test_kills_in_a_sweep_of_512_channels_lose_nothing(times: int, tmp_path: Path) -> None:
+@often(1, 50)
+def test_kills_in_a_sweep_lose_nothing(times: int, sweep: Sweep, tmp_path: Path) -> None:
     run, whole = tmp_path / "runs" / "killed", tmp_path / "runs" / "whole"
-    finish(*sweep_arguments(tmp_path, "whole"))
+    finish(*sweep("whole"))
     rng = np.random.default_rng(times)
     n_killed, n_before = 0, 0
     while n_killed < times:
-        process = start(*(("resume", run) if run.exists() else sweep_arguments(tmp_path, "killed")))
+        process = start(*(("resume", run) if run.exists() else sweep("killed")))
         lines_until(process, "capture: ", 10)
         with contextlib.suppress(subprocess.TimeoutExpired):
             # Long enough for some points, now and then for the end.
-            process.wait(timeout=rng.uniform(0, 3))
+            process.wait(timeout=rng.uniform(0, 3 if times > 2 else 0.5))
         process.kill()
         process.communicate()
         n_killed += 1
@@ -68,7 +71,7 @@ def test_kills_in_a_sweep_of_512_channels_lose_nothing(times: int, tmp_path: Pat
             check_same_record(run, whole)
             shutil.rmtree(run)
             n_before = 0
-    finish(*(("resume", run) if run.exists() else sweep_arguments(tmp_path, "killed")))
+    finish(*(("resume", run) if run.exists() else sweep("killed")))
     check_same_record(run, whole)
 
 
@@ -96,18 +99,18 @@ def test_kills_in_training_end_with_the_same_weights(tmp_path: Path) -> None:
 
 
 @often(1, 15)
-def test_a_power_cut_loses_no_acknowledged_point(times: int, tmp_path: Path) -> None:
+def test_a_power_cut_loses_no_acknowledged_point(times: int, sweep: Sweep, tmp_path: Path) -> None:
     run, whole = tmp_path / "runs" / "cut", tmp_path / "runs" / "whole"
-    finish(*sweep_arguments(tmp_path, "whole"))
+    finish(*sweep("whole"))
     rng = np.random.default_rng(times)
     mirror = tmp_path / "mirror"
     for _ in range(times):
         mirror.mkdir(exist_ok=True)
-        arguments = ("resume", run) if run.exists() else sweep_arguments(tmp_path, "cut")
+        arguments = ("resume", run) if run.exists() else sweep("cut")
         process = start(mirror, *arguments, program=("-m", "tests.chaos"), PYTHONPATH=str(Path(__file__).parents[1]))
         lines_until(process, "capture: ", 10)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=rng.uniform(0.2, 3))
+            process.wait(timeout=rng.uniform(0.2, 3 if times > 2 else 0.7))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         forget_unsynced(run, mirror)
@@ -118,7 +121,7 @@ def test_a_power_cut_loses_no_acknowledged_point(times: int, tmp_path: Path) -> 
             check_same_record(run, whole)
             shutil.rmtree(run)
             shutil.rmtree(mirror)
-    finish(*(("resume", run) if run.exists() else sweep_arguments(tmp_path, "cut")))
+    finish(*(("resume", run) if run.exists() else sweep("cut")))
     check_same_record(run, whole)
 
 
@@ -137,17 +140,17 @@ def test_of_two_starts_of_one_run_one_runs(times: int, toy_files: tuple[Path, Pa
 
 
 @often(1, 10)
-def test_a_full_disk_ends_with_74_and_goes_on_when_there_is_room(times: int, tmp_path: Path) -> None:
-    finish(*sweep_arguments(tmp_path, "whole"))
+def test_a_full_disk_ends_with_74_and_goes_on_when_there_is_room(times: int, sweep: Sweep, tmp_path: Path) -> None:
+    finish(*sweep("whole"))
     rng = np.random.default_rng(times)
     disk = tmp_path / "disk"
     with small_disk(disk, 64):
         for number in range(times):
             run, before = disk / f"r{number}", 0
-            process = start(*sweep_arguments(tmp_path, run.name), "--out", disk, "--mode", "offline")
+            process = start(*sweep(run.name), "--out", disk, "--mode", "offline")
             lines_until(process, "capture: ", 1 + number % 10)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=rng.uniform(0, 2))
+                process.wait(timeout=rng.uniform(0, 2 if times > 2 else 0.1))
             before = n_points(run)
             filler = fill(disk)
             _, errors = process.communicate(timeout=120)
@@ -170,8 +173,9 @@ def test_a_disk_with_too_little_room_is_refused_at_the_start(
         assert list((tmp_path / "disk").iterdir()) == []
 
 
-def test_a_folder_removed_in_mid_run_is_told(tmp_path: Path) -> None:
-    process = start(*sweep_arguments(tmp_path, "gone"))
+@pytest.mark.parametrize("times", [1])
+def test_a_folder_removed_in_mid_run_is_told(sweep: Sweep, tmp_path: Path) -> None:
+    process = start(*sweep("gone"))
     lines_until(process, "sweep: ")
     shutil.rmtree(tmp_path / "runs" / "gone")
     _, errors = process.communicate(timeout=120)
