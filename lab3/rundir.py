@@ -114,8 +114,8 @@ def check_new_run(out: Path, run_id: str) -> None:
         raise RunStateError(
             f"run {path} exists already; continue it with `lab3 resume {path}`, or choose another --run-id"
         )
-    # An empty folder is another process's that has just claimed it, or was left by one that was killed.
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    # A folder without a manifest is another process's that has just claimed it, or was left by one that was killed.
+    if path.exists() and not (path.is_dir() and all(_is_of_start(each.name) for each in path.iterdir())):
         raise RunStateError(f"{path} exists already and is no run; choose another --run-id")
     existing = out.absolute()
     while not existing.exists():
@@ -148,6 +148,11 @@ def claim_run(out: Path, run_id: str) -> Iterator[RunDir]:
         finally:
             if not run.manifest_json.exists():
                 _remove_empty([run.figures, run.path, *made])
+
+
+def _is_of_start(name: str) -> bool:
+    """True for what stands in a run's folder before its manifest."""
+    return name in ("config.yaml", "figures") or name.startswith(".")
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

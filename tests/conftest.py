@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from lab3.backend import load_backend
 from lab3.cli import main
 from lab3.model_files import save_model
+from tests.wandb_server import WandbServer
 
 load_backend("cpu")
 
@@ -40,6 +41,14 @@ def fresh_client() -> Iterator[None]:
     wandb.teardown()
     yield
     wandb.teardown()
+
+
+@pytest.fixture
+def server() -> Iterator[WandbServer]:
+    """W&B's server on loopback; it must have known all that it was asked."""
+    with WandbServer() as running:
+        yield running
+        assert running.errors == []
 
 
 @pytest.fixture

@@ -559,3 +559,14 @@ def test_other_versions_are_refused_and_the_run_can_be_started_over(
             tmp_path / "runs" / "whole" / name
         ).read_bytes()
     assert len(read_journal(copy / "journal.jsonl")) == 2, "what was there is left alone"
+
+
+def test_a_start_that_was_killed_before_the_manifest_is_started_again(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs" / "r"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "config.yaml").write_text("name: half")
+    (folder / ".1.tmp.manifest.json").write_text("{")
+    assert invoke("sweep", toy_files[0], "--data", toy_files[1], "--run-id", "r").exit_code == 0
+    assert len(read_journal(folder / "journal.jsonl")) == 4

@@ -100,13 +100,6 @@ def test_without_an_entity_it_says_what_to_give(invoke: Callable[..., Result]) -
 
 
 @pytest.fixture
-def server() -> Iterator[WandbServer]:
-    with WandbServer() as running:
-        yield running
-        assert running.errors == []
-
-
-@pytest.fixture
 def push(tmp_path: Path, server: WandbServer) -> Push:
     """`lab3 dashboard push` in a process of its own, for a run by its id or for none."""
 

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -98,8 +99,7 @@ class WandbServer:
         self.on_request: Callable[[str, str], None] = lambda path, operation: None
         self.lock = threading.RLock()
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        self._http.daemon_threads = True
+        self._http = _HttpServer(("127.0.0.1", port), handler)
         self.port = self._http.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -149,6 +149,15 @@ class WandbServer:
                     fault.n_done += 1
                     return fault
         return None
+
+
+class _HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *request: Any) -> None:
+        # A client that ended leaves connections behind.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(*request)
 
 
 class _Handler(BaseHTTPRequestHandler):
