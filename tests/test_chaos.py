@@ -146,7 +146,7 @@ def test_a_full_disk_ends_with_74_and_goes_on_when_there_is_room(times: int, swe
     disk = tmp_path / "disk"
     with small_disk(disk, 64):
         for number in range(times):
-            run, before = disk / f"r{number}", 0
+            run = disk / f"r{number}"
             process = start(*sweep(run.name), "--out", disk, "--mode", "offline")
             lines_until(process, "capture: ", 1 + number % 10)
             with contextlib.suppress(subprocess.TimeoutExpired):

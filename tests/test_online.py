@@ -400,6 +400,15 @@ def test_a_wrong_key_means_offline(client: Client, server: WandbServer) -> None:
 
 
 @pytest.mark.online
+def test_no_server_at_the_start_means_offline(client: Client, server: WandbServer) -> None:
+    client.sweep("--set", "tracking.start_timeout_s=2.0", WANDB_BASE_URL="http://127.0.0.1:9")
+    assert client.errors.count("warning: ") == 1 and "tracking goes on offline" in client.errors
+    assert server.runs == {}
+    client.do("publish", "runs/r")
+    client.check_whole()
+
+
+@pytest.mark.online
 def test_the_key_is_written_nowhere(client: Client, server: WandbServer) -> None:
     client.sweep()
     client.do("publish", "runs/r")
