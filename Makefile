@@ -25,9 +25,15 @@ test-shared:  ## run the tests on CIFAR-10 and the trained VGG-16 beside the che
 test-online:  ## run the tests of W&B in trouble, against a stand-in server (minutes)
 	$(PYTHON) -m pytest -q -m online
 
-test-chaos:  ## send every hostile file through the command line, fuzz the readers for long (minutes)
+test-chaos:  ## kill, cut, fill and start twice, send every hostile file through the command line (minutes)
 	$(PYTHON) -m pytest -q -m chaos
-	LAB3_FUZZ_EXAMPLES=1000 $(PYTHON) -m pytest -q tests/test_fuzz.py
+
+READER ?= yaml or journal or model or data
+MINUTES ?= 60
+fuzz:  ## try to break the readers of files: make fuzz READER=model MINUTES=60
+	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); while [ $$(date +%s) -lt $$end ]; do \
+	  LAB3_FUZZ_EXAMPLES=1000 $(PYTHON) -m pytest -q tests/test_fuzz.py -k '$(READER)' --hypothesis-show-statistics \
+	  || exit 1; done
 
 docs:  ## write docs/cli.md from the command line's own help
 	$(PYTHON) docs/build_cli.py
@@ -39,4 +45,4 @@ check-code: lint types docs-check  ## everything but the tests
 
 check: check-code test  ## everything a commit must pass
 
-.PHONY: help install format lint types test test-shared test-online test-chaos docs docs-check check-code check
+.PHONY: help install format lint types test test-shared test-online test-chaos fuzz docs docs-check check-code check

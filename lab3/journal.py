@@ -43,12 +43,13 @@ def open_journal(path: Path, header: Mapping[str, Any]) -> Iterator[Journal]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
         rows, valid_bytes = _parse(path.read_bytes(), path)
+        if rows:
+            _check_header(rows[0], header, path)
         os.ftruncate(descriptor, valid_bytes)
         if not rows:
             _append_line(descriptor, dict(header))
             fsync_folder(path.parent)
             rows = [dict(header)]
-        _check_header(rows[0], header, path)
         yield Journal(path, descriptor, rows)
     finally:
         os.close(descriptor)
@@ -128,10 +129,17 @@ def _parse(content: bytes, path: Path) -> tuple[list[Row], int]:
 
 
 def _check_header(found: Row, expected: Mapping[str, Any], path: Path) -> None:
+    then, now = _flatten(found), _flatten(expected)
     differences = [
-        f"{key} was {found.get(key)!r}, now {expected.get(key)!r}"
-        for key in {**expected, **found}
-        if found.get(key) != expected.get(key)
+        f"{key} was {then.get(key)!r}, now {now.get(key)!r}" for key in {**now, **then} if then.get(key) != now.get(key)
     ]
     if differences:
         raise RunStateError(f"{path} was begun with other settings: {'; '.join(differences)}; start a new run instead")
+
+
+def _flatten(header: Mapping[str, Any]) -> Row:
+    """The header with the members of its mappings as members of their own."""
+    flat: Row = {}
+    for key, value in header.items():
+        flat.update(value if isinstance(value, dict) else {key: value})
+    return flat

@@ -59,12 +59,22 @@ def make_manifest(
     }
 
 
+def computing_versions(manifest: Mapping[str, Any]) -> dict[str, str | None]:
+    """Of what `manifest` names, all that a bit of a result can depend on: versions, backend, device."""
+    versions = {**manifest["versions"], "lab3": manifest.get("lab3"), "device": manifest.get("device")}
+    names = ("lab3", "device", "python", "numpy", "keras", "backend", str(versions.get("backend")))
+    return {name: versions.get(name) for name in names}
+
+
 def differing_versions(manifest: Mapping[str, Any], device: str) -> list[str]:
     """What computes here and is not what `manifest` names, as `keras 3.15.1, here 3.16.0`."""
-    then = {"lab3": manifest["lab3"], "device": manifest["device"], **manifest["versions"]}
-    here = {"lab3": lab3.__version__, "device": device, **_versions()}
-    names = ["lab3", "device", "python", "numpy", *backend_versions()]
-    return [f"{name} {then.get(name)}, here {here[name]}" for name in names if then.get(name) != here[name]]
+    then = computing_versions(manifest)
+    here = computing_versions({"lab3": lab3.__version__, "device": device, "versions": _versions()})
+    return [
+        f"{name} {then.get(name)}, here {here.get(name)}"
+        for name in {**then, **here}
+        if then.get(name) != here.get(name)
+    ]
 
 
 def hash_files(folder: Path) -> dict[str, str]:

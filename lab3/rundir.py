@@ -80,6 +80,7 @@ class RunDir:
             manifest = dict(json.loads(self.manifest_json.read_text()))
             for part in (manifest["model"], manifest["data"]["test"], manifest["data"]["train"] or {"sha256": None}):
                 part["sha256"]
+            manifest["versions"] = dict(manifest["versions"])
             return manifest
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error

@@ -431,7 +431,9 @@ def test_resuming_with_edited_settings_is_refused(
     config = (copy / "config.yaml").read_text()
     (copy / "config.yaml").write_text(config.replace("bias: zero", "bias: keep"))
     result = invoke("resume", copy)
-    assert result.exit_code == 78 and "was begun with other settings: settings was" in result.stderr
+    assert (
+        result.exit_code == 78 and "was begun with other settings: bias was 'zero', now 'keep'; start" in result.stderr
+    )
 
 
 def start(*args: str | Path) -> subprocess.Popen[str]:

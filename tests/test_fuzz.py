@@ -1,4 +1,4 @@
-"""Readers return or raise a Lab3Error, whatever they are given. LAB3_FUZZ_EXAMPLES says how long to try."""
+"""Readers return or raise a Lab3Error, whatever they are given. `make fuzz` tries for as long as one likes."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lab3.config import load_config
 from lab3.data import load_dataset
 from lab3.errors import ConfigError, DataError, Lab3Error, ModelError, RunStateError
-from lab3.journal import read_journal
+from lab3.journal import encode_row, open_journal, read_journal, read_lines
 from lab3.model_classes import CLASSES_OF_MODULE
 from lab3.model_files import load_model
 from lab3.model_inspection import ModelLimits, inspect_model_file
@@ -68,7 +68,7 @@ experiments = st.one_of(
 
 @many
 @given(experiments)
-def test_experiments(place: Place, content: bytes) -> None:
+def test_yaml_experiments(place: Place, content: bytes) -> None:
     path = place.folder / "experiment.yaml"
     path.write_bytes(content)
     try:
@@ -79,7 +79,7 @@ def test_experiments(place: Place, content: bytes) -> None:
 
 @many
 @given(yaml_texts)
-def test_overrides(text: str) -> None:
+def test_yaml_overrides(text: str) -> None:
     try:
         load_config(None, [text])
         load_config(None, [f"model.path={text}"])
@@ -98,13 +98,31 @@ lines = st.one_of(
 
 @many
 @given(st.lists(lines, max_size=5))
-def test_journals(place: Place, content: list[bytes]) -> None:
-    path = place.folder / "journal.jsonl"
-    path.write_bytes(HEADER + b"".join(content))
+def test_journal_of_any_lines(place: Place, content: list[bytes]) -> None:
+    read_every_way(place.folder / "journal.jsonl", HEADER + b"".join(content))
+
+
+@many
+@given(damaged(HEADER + b"".join(encode_row(POINT | {"k": k}) for k in range(3))) | st.binary(max_size=200))
+def test_journal_damaged(place: Place, content: bytes) -> None:
+    read_every_way(place.folder / "journal.jsonl", content)
+
+
+def read_every_way(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
     try:
         points_of_rows(read_journal(path))
+        read_lines(path, is_finished=True)
     except RunStateError:
         pass
+    try:
+        with open_journal(path, {"journal": 1}) as journal:
+            journal.append({"k": 9})
+    except RunStateError:
+        # Nothing is cut from a journal that is refused.
+        assert path.read_bytes() == content
+    else:
+        assert read_journal(path)[-1] == {"k": 9}
 
 
 names = st.sampled_from([*sorted(set().union(*CLASSES_OF_MODULE.values())), "Lambda", "function", "__keras_tensor__"])
@@ -126,7 +144,7 @@ configs: Any = st.dictionaries(keys, st.one_of(values, items, st.lists(items, ma
     st.one_of(items, values).map(lambda item: json.dumps(item).encode())
     | st.binary(max_size=50).filter(lambda text: b"\0" not in text)
 )
-def test_configurations(place: Place, text: bytes) -> None:
+def test_model_configurations(place: Place, text: bytes) -> None:
     import h5py
 
     path = place.folder / "configuration.h5"
@@ -140,7 +158,7 @@ def test_configurations(place: Place, text: bytes) -> None:
 
 @fuzz
 @given(st.lists(st.tuples(st.sampled_from([0, 1, 2, 3]), keys, st.one_of(values, items)), min_size=1, max_size=3))
-def test_models_with_other_settings(place: Place, changes: list[tuple[int, str, Any]]) -> None:
+def test_model_with_other_settings(place: Place, changes: list[tuple[int, str, Any]]) -> None:
     from tests.hostile_files import h5_config
 
     def change(config: Any) -> None:
@@ -156,7 +174,7 @@ def test_models_with_other_settings(place: Place, changes: list[tuple[int, str, 
 @pytest.mark.parametrize("base", ["h5", "keras"])
 @fuzz
 @given(data=st.data())
-def test_damaged_models(place: Place, base: str, data: Any) -> None:
+def test_model_damaged(place: Place, base: str, data: Any) -> None:
     good: Path = getattr(place, base)
     path = place.folder / f"damaged.{base}"
     path.write_bytes(data.draw(damaged(good.read_bytes())))
@@ -185,7 +203,7 @@ def npz() -> bytes:
 @pytest.mark.parametrize("name", ["images.zip", "cifar.tar", "data.npz"])
 @many
 @given(data=st.data())
-def test_damaged_data(place: Place, name: str, data: Any) -> None:
+def test_data_damaged(place: Place, name: str, data: Any) -> None:
     good = {"images.zip": lambda: zip_with(place, {}).read_bytes(), "cifar.tar": cifar_tar, "data.npz": npz}[name]()
     path = place.folder / name
     path.write_bytes(data.draw(damaged(good)))
@@ -197,7 +215,7 @@ def test_damaged_data(place: Place, name: str, data: Any) -> None:
 
 @many
 @given(data=st.data())
-def test_damaged_batches_and_images(place: Place, data: Any) -> None:
+def test_data_of_damaged_batches_and_images(place: Place, data: Any) -> None:
     folder = place.folder / "cifar"
     folder.mkdir(exist_ok=True)
     pickled = pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [1]}, protocol=2)
@@ -214,7 +232,7 @@ def test_damaged_batches_and_images(place: Place, data: Any) -> None:
 
 @fuzz
 @given(st.text(max_size=300), st.sampled_from(["", ".h5", ".keras", ".npz", ".zip", ".tar.gz"]))
-def test_paths(name: str, suffix: str) -> None:
+def test_model_and_data_paths(name: str, suffix: str) -> None:
     for read in (load_model, lambda path: load_dataset(path, "test")):
         try:
             read(name + suffix)

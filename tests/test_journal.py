@@ -62,10 +62,18 @@ def test_a_damaged_line_before_the_last_is_refused(journal_path: Path) -> None:
 
 def test_a_journal_of_other_settings_is_refused(journal_path: Path) -> None:
     with (
-        pytest.raises(RunStateError, match="begun with other settings: model was 'abc', now 'def'"),
-        open_journal(journal_path, {**HEADER, "model": "def"}),
+        pytest.raises(RunStateError, match="begun with other settings: model was 'abc', now 'def'; bias was None, now"),
+        open_journal(journal_path, {**HEADER, "model": "def", "settings": {"bias": "keep"}}),
     ):
         pass
+
+
+def test_nothing_is_cut_from_a_journal_that_is_refused(journal_path: Path) -> None:
+    torn = journal_path.read_bytes()[:-3]
+    journal_path.write_bytes(torn)
+    with pytest.raises(RunStateError, match="other settings"), open_journal(journal_path, {"journal": 2}):
+        pass
+    assert journal_path.read_bytes() == torn
 
 
 def test_a_short_write_leaves_nothing_behind(journal_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "config.yaml",
         "journal.jsonl was begun with other settings than config.yaml and manifest.json have: bias",
     ),
+    "the seed": (
+        lambda run: replace(run / "config.yaml", "seed: 0", "seed: 1"),
+        "config.yaml",
+        "journal.jsonl was begun with other settings than config.yaml and manifest.json have: seed",
+    ),
     "no settings": (lambda run: (run / "config.yaml").write_text("name: 3"), "config.yaml", "name: must be"),
 }
 

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from lab3.config import Config
 from lab3.data import Dataset
 from lab3.engine import SweepPoint, sweep_points
 from lab3.journal import Journal, open_journal
+from lab3.manifest import computing_versions
 from lab3.pipeline.materials import Materials
 from lab3.pipeline.record import tell_channels, tell_end
 from lab3.progress import Advance, Progress
@@ -49,7 +50,7 @@ def sweep_network(
     with timed(elapsed, "score_s"):
         steps = _rank(run, split, config, materials, captured, tracker, progress)
 
-    header = journal_header(config, materials.model_sha256, test.sha256)
+    header = journal_header(config, run.read_manifest())
     with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, header) as journal:
         points = outputs.points_of_rows(journal.rows)
         for point in points:
@@ -221,12 +222,19 @@ def _capture_now(
         )
 
 
-def journal_header(config: Config, model_sha256: str | None, data_sha256: str) -> dict[str, Any]:
-    """What the points of a journal depend on; seed and training act through the model's hash."""
+def journal_header(config: Config, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What the points of a journal depend on; training acts through the model's hash."""
     settings = {
         **config.data.model_dump(include={"color", "scale", "mean", "std"}),
         **config.prune.model_dump(),
         "schedule": config.sweep.schedule,
         "shortcut": config.sweep.shortcut,
     }
-    return {"journal": 1, "model": model_sha256, "data": data_sha256, "settings": settings}
+    return {
+        "journal": 1,
+        "model": manifest["model"]["sha256"],
+        "data": manifest["data"]["test"]["sha256"],
+        "settings": settings,
+        "seed": config.seed,
+        "versions": computing_versions(manifest),
+    }

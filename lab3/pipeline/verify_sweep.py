@@ -31,9 +31,9 @@ def check_sweep(run: RunDir, config: Config, manifest: Mapping[str, Any], found:
             return
         header, points = lines[0], outputs.points_of_rows(lines[1:])
         found.n_counted = len(points)
-        expected = journal_header(config, manifest["model"]["sha256"], manifest["data"]["test"]["sha256"])
+        expected = journal_header(config, manifest)
         # A later lab3 can know settings that the header does not have yet.
-        differing = [name for name in ("model", "data") if header[name] != expected[name]]
+        differing = [name for name in ("model", "data", "seed", "versions") if header[name] != expected[name]]
         differing += [name for name, value in header["settings"].items() if value != expected["settings"].get(name)]
         if differing:
             found.problems.append(
