@@ -32,7 +32,7 @@ READER ?= yaml or journal or model or data
 MINUTES ?= 60
 fuzz:  ## try to break the readers of files: make fuzz READER=model MINUTES=60
 	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); while [ $$(date +%s) -lt $$end ]; do \
-	  LAB3_FUZZ_EXAMPLES=1000 $(PYTHON) -m pytest -q tests/test_fuzz.py -k '$(READER)' --hypothesis-show-statistics \
+	  LAB3_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest -q tests/test_fuzz.py -k '$(READER)' --hypothesis-show-statistics \
 	  || exit 1; done
 
 docs:  ## write docs/cli.md from the command line's own help

@@ -1,7 +1,9 @@
 """The networks lab3 can train: those of the two reports, and a small one for scikit-learn's digits."""
 
 import math
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 Architecture = Literal["vgg16", "simplecnn", "digits_cnn"]
@@ -25,7 +27,7 @@ def _build_vgg16() -> Any:
         regularizer = keras.regularizers.L2(0.001) if penalised else None
         return layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_regularizer=regularizer)
 
-    stack: list[Any] = [keras.Input((32, 32, 3))]
+    stack: list[Any] = [keras.Input((32, 32, 3), name="input_layer")]
     for filters, dropout in ((64, 0.05), (128, 0.10)):
         stack += [convolution(filters), convolution(filters, penalised=True), layers.BatchNormalization()]
         stack += [layers.MaxPooling2D(2), layers.Dropout(dropout)]
@@ -38,7 +40,7 @@ def _build_vgg16() -> Any:
     stack += [layers.Dropout(0.5), layers.Dense(1024, activation="relu"), layers.Dropout(0.4)]
     stack += [layers.Dense(512, activation="relu", kernel_regularizer=keras.regularizers.L2(0.001))]
     stack += [layers.Dense(10, activation="softmax")]
-    return keras.Sequential(stack, name="vgg16")
+    return _sequential("vgg16", stack)
 
 
 def _build_simplecnn() -> Any:
@@ -53,9 +55,10 @@ def _build_simplecnn() -> Any:
             "bias_initializer": keras.initializers.RandomUniform(-bound, bound),
         }
 
-    return keras.Sequential(
+    return _sequential(
+        "simplecnn",
         [
-            keras.Input((32, 32, 3)),
+            keras.Input((32, 32, 3), name="input_layer"),
             layers.Conv2D(16, 3, padding="same", activation="relu", **pytorch(3 * 9)),
             layers.MaxPooling2D(2),
             layers.Conv2D(32, 3, padding="same", activation="relu", **pytorch(16 * 9)),
@@ -64,7 +67,6 @@ def _build_simplecnn() -> Any:
             layers.Dense(256, activation="relu", **pytorch(32 * 8 * 8)),
             layers.Dense(10, **pytorch(256)),
         ],
-        name="simplecnn",
     )
 
 
@@ -72,9 +74,10 @@ def _build_digits_cnn() -> Any:
     import keras
     from keras import layers
 
-    return keras.Sequential(
+    return _sequential(
+        "digits_cnn",
         [
-            keras.Input((8, 8, 1)),
+            keras.Input((8, 8, 1), name="input_layer"),
             layers.Conv2D(16, 3, padding="same", activation="relu"),
             layers.BatchNormalization(),
             layers.Conv2D(32, 3, padding="same", activation="relu"),
@@ -85,8 +88,19 @@ def _build_digits_cnn() -> Any:
             layers.Dropout(0.3),
             layers.Dense(10, activation="softmax"),
         ],
-        name="digits_cnn",
     )
+
+
+def _sequential(name: str, layers: Sequence[Any]) -> Any:
+    """A model whose layers have the names that Keras gives in a fresh process, whatever this one has built before."""
+    import keras
+
+    seen: Counter[str] = Counter()
+    for layer in layers[1:]:
+        kind = re.sub("(?<=[a-z])(?=[A-Z])", "_", type(layer).__name__).lower()
+        layer.name = f"{kind}_{seen[kind]}" if seen[kind] else kind
+        seen[kind] += 1
+    return keras.Sequential(layers, name=name)
 
 
 _BUILDERS: dict[str, Callable[[], Any]] = {

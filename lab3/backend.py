@@ -51,6 +51,18 @@ def limit_threads(n_threads: int) -> None:
         os.environ[name] = str(n_threads)
 
 
+def seed_hidden_state(*seed: int) -> None:
+    """Seed what the backend draws from beside Keras's own seed generators, whose state is among a model's variables.
+
+    Only on PyTorch is there such a thing: `Dropout` without a seed there draws from PyTorch's global generator.
+    """
+    import keras
+
+    if keras.backend.backend() == "torch":
+        torch = importlib.import_module("torch")
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+
+
 def backend_versions() -> dict[str, str]:
     """Versions of Keras and of its backend's package."""
     import keras

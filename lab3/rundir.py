@@ -111,7 +111,7 @@ def check_new_run(out: Path, run_id: str) -> None:
             f"a run id must be 1 to 128 letters, digits, '_', '.' or '-', a letter or digit first, got {run_id!r}"
         )
     path = out / run_id
-    if (path / "manifest.json").exists():
+    if is_run(path) or (path / "group.json").exists():
         raise RunStateError(
             f"run {path} exists already; continue it with `lab3 resume {path}`, or choose another --run-id"
         )
@@ -152,14 +152,19 @@ def claim_run(out: Path, run_id: str) -> Iterator[RunDir]:
 
 
 def _is_of_start(name: str) -> bool:
-    """True for what stands in a run's folder before its manifest."""
-    return name in ("config.yaml", "figures") or name.startswith(".")
+    """True for what stands in the folder of a run before its manifest, of a group before its plan."""
+    return name in ("config.yaml", "figures", "experiment.yaml") or name.startswith(".")
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
+
+
+def is_run(path: Path) -> bool:
+    """True if a run was begun in the folder `path`."""
+    return (path / "manifest.json").exists()
 
 
 def open_run(path: Path) -> RunDir:
@@ -179,13 +184,13 @@ def runs_in(path: Path) -> list[Path]:
     A folder that has lost one of the two files every run begins with is still one.
     """
 
-    def is_run(folder: Path) -> bool:
-        return (folder / "manifest.json").exists() or (folder / "config.yaml").exists()
+    def was_run(folder: Path) -> bool:
+        return is_run(folder) or (folder / "config.yaml").exists()
 
-    if is_run(path):
+    if was_run(path):
         return [path]
-    below = [[child] if is_run(child) else sorted(child.glob("*")) for child in sorted(path.glob("*"))]
-    return [each for folders in below for each in folders if is_run(each)] or [path]
+    below = [[child] if was_run(child) else sorted(child.glob("*")) for child in sorted(path.glob("*"))]
+    return [each for folders in below for each in folders if was_run(each)] or [path]
 
 
 def encode_json(values: Mapping[str, Any]) -> bytes:

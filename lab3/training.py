@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lab3.backend import seed_hidden_state
 from lab3.checkpoints import Checkpoints
 from lab3.data import split_validation
 from lab3.split import ends_in_softmax
@@ -89,7 +90,9 @@ def train_model(
             validation_data=validation,
             callbacks=[
                 keras.callbacks.LambdaCallback(
-                    on_epoch_end=end_epoch, on_train_batch_end=lambda batch, logs: on_batch(1)
+                    on_train_batch_begin=lambda batch, logs: seed_hidden_state(seed, len(epochs_done), batch),
+                    on_epoch_end=end_epoch,
+                    on_train_batch_end=lambda batch, logs: on_batch(1),
                 )
             ],
             verbose=0,

@@ -16,13 +16,14 @@ import pytest
 RECORD = ("results.csv", "metrics.csv", "channels.csv", "scores.csv", "journal.jsonl")
 
 
-def start(*args: Any, program: tuple[str, ...] = ("-m", "lab3"), **environment: str) -> "subprocess.Popen[str]":
+def start(*args: Any, program: tuple[Any, ...] = ("lab3",)) -> "subprocess.Popen[str]":
+    """A process of `lab3 ARGS...`; or of another program, as `("tests.chaos", "mirror", FOLDER)`."""
     return subprocess.Popen(
-        [sys.executable, *program, *map(str, args)],
+        [sys.executable, "-m", *map(str, program), *map(str, args)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
 
 
@@ -122,8 +123,25 @@ def _listing(mirror: Path, folder: Path) -> dict[str, int]:
     return dict(json.loads(names.read_text())) if names.exists() else {}
 
 
+def run_counted() -> None:
+    """lab3 with a line in a file for each block of K it begins: `python -m tests.chaos blocks FILE ARGS...`."""
+    from lab3.cli import run_program
+    from lab3.engine.sweep import _Engine
+
+    blocks = Path(sys.argv.pop(1))
+    calibrate = _Engine.calibrate
+
+    def counted_calibrate(engine: _Engine, indices: range) -> Any:
+        with blocks.open("a") as file:
+            file.write(f"{indices.start} {indices.stop}\n")
+        return calibrate(engine, indices)
+
+    with patch.object(_Engine, "calibrate", counted_calibrate):
+        run_program()
+
+
 def run_recorded() -> None:
-    """lab3 with `os.fsync` also copying to the mirror what is durable then: `python -m tests.chaos MIRROR ARGS...`."""
+    """lab3 with `os.fsync` also copying what is durable then: `python -m tests.chaos mirror FOLDER ARGS...`."""
     from lab3.cli import run_program
     from lab3.journal import Journal
 
@@ -151,4 +169,4 @@ def run_recorded() -> None:
 
 
 if __name__ == "__main__":
-    run_recorded()
+    {"blocks": run_counted, "mirror": run_recorded}[sys.argv.pop(1)]()

@@ -130,7 +130,7 @@ def test_several_criteria_are_compared(
     assert result.stdout.splitlines()[-1] == "runs/g"
     group = tmp_path / "runs" / "g"
     assert sorted(path.name for path in group.iterdir()) == [
-        "comparison.csv", "comparison.png", "g-mean_activation", "g-oracle",
+        "comparison.csv", "comparison.png", "experiment.yaml", "g-mean_activation", "g-oracle", "group.json",
     ]  # fmt: skip
     rows = read_csv(group / "comparison.csv")
     assert [(row["run"], row["layer"], row["k"], row["correct"]) for row in rows[:4]] == [
@@ -168,6 +168,90 @@ def test_all_layers_of_a_network_trained_once(
     assert len(baselines) == 1, "every run starts from the same network"
     wrong = invoke("run", EXPERIMENTS / "digits.yaml", "--layer", "0", "--layer", "nothing", "--run-id", "h")
     assert wrong.exit_code == 78 and not (tmp_path / "runs" / "h").exists()
+
+    # As a kill in the first epoch leaves it.
+    whole = files_of(group)
+    manifest = json.loads(whole["g-train/manifest.json"])
+    manifest["model"] = {"path": None, "sha256": None}
+    (group / "g-train" / "manifest.json").write_text(json.dumps(manifest))
+    for name in channels:
+        shutil.rmtree(group / f"g-{name}")
+    for name in ("g-train/model.h5", "g-train/epochs.csv", "g-train/summary.json", "comparison.csv"):
+        (group / name).unlink()
+    assert invoke("resume", group).exit_code == 0
+    again = files_of(group)
+    assert again.keys() == whole.keys()
+    assert [
+        name for name in whole if Path(name).suffix in (".csv", ".h5", ".jsonl") and again[name] != whole[name]
+    ] == []
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "wandb" not in path.parts
+    }
+
+
+def test_a_group_that_was_stopped_goes_on(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("mean_activation", "filter_l1", "maximum")
+    criteria = [part for name in names for part in ("--criterion", name)]
+    command = ("sweep", toy_files[0], "--data", toy_files[1], *criteria, "--mode", "disabled")
+    group = tmp_path / "runs" / "g"
+    assert invoke(*command, "--run-id", "g").exit_code == 0
+    whole = files_of(group)
+
+    def stop(group: Path) -> None:
+        """The first run is done, the second has two points, the third was not begun."""
+        run = group / f"{group.name}-filter_l1"
+        unfinish(run, 2)
+        shutil.rmtree(run)
+        run.with_name(f"{run.name}-2").rename(run)
+        shutil.rmtree(group / f"{group.name}-maximum")
+        (group / "comparison.csv").unlink()
+
+    def check_same(group: Path, prefix: str = "g") -> None:
+        found = files_of(group)
+        assert {name.replace(prefix, "g", 1) for name in found} == whole.keys()
+        for name in whole:
+            if name.endswith(("results.csv", "channels.csv", "journal.jsonl")):
+                assert found[name.replace("g-", f"{prefix}-", 1)] == whole[name], name
+
+    stop(group)
+    again = invoke(*command, "--run-id", "g")
+    assert again.exit_code == 78 and "exists already; continue it with `lab3 resume" in again.stderr
+    resumed = invoke("resume", group, "--mode", "disabled")
+    assert resumed.exit_code == 0 and resumed.stdout.splitlines()[-1] == str(group), resumed.output
+    check_same(group)
+    assert (group / "comparison.csv").read_bytes() == whole["comparison.csv"]
+
+    stop(group)
+    monkeypatch.setenv("WANDB_RUN_ID", "g")
+    refused = invoke(*command, "--max-attempts", "1")
+    assert refused.exit_code == 78 and "g-filter_l1 has been started 2 times and may be 1 times" in refused.stderr
+    assert invoke(*command).exit_code == 0
+    check_same(group)
+    monkeypatch.delenv("WANDB_RUN_ID")
+
+    over = invoke("resume", group, "--new", "--mode", "disabled")
+    assert over.exit_code == 0, over.output
+    check_same(tmp_path / "runs" / "g-2", "g-2")
+
+    stop(group)
+    shutil.rmtree(group / "g-filter_l1")
+    # The same images under other names of classes.
+    images, labels = (np.load(toy_files[1])[name] for name in ("x_test", "y_test"))
+    np.savez_compressed(toy_files[1], x_test=images, y_test=labels)
+    changed = invoke("resume", group, "--mode", "disabled")
+    assert changed.exit_code == 78 and "the test data must be what the run was started with" in changed.stderr
+    assert not (group / "g-filter_l1").exists()
+    for text, reason in (("{", "Expecting property name"), ('{"layers": [0], "criteria": ["best"]}', "'artifacts'")):
+        (group / "group.json").write_text(text)
+        damaged = invoke("resume", group)
+        assert damaged.exit_code == 78 and "group.json cannot be read (" in damaged.stderr and reason in damaged.stderr
 
 
 def test_scores_come_from_the_training_images_where_there_are_some(

@@ -84,6 +84,9 @@ def test_numbers_with_an_exponent_are_numbers_and_dates_stay_text(tmp_path: Path
         ("name: ../x\n", "name: must be 1 to 64 letters, digits"),
         ("a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
         ("seed: .nan\n", "seed: must be a whole number, got nan"),
+        ("'list[': 1\n", "  list[: unknown key; known here: name, seed"),
+        ("train: {str: 1}\n", "  train.str: unknown key; known here: "),
+        ('"\\e[2J": 1\n', "  '\\x1b[2J': unknown key"),
     ],
 )
 def test_a_file_that_is_no_experiment_says_where_and_why(tmp_path: Path, text: str, message: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lab3.config import load_config
+from lab3.config import Config, load_config
 from lab3.data import load_dataset
 from lab3.errors import ConfigError, DataError, Lab3Error, ModelError, RunStateError
 from lab3.journal import encode_row, open_journal, read_journal, read_lines
@@ -57,7 +57,14 @@ YAML_PARTS = st.sampled_from(
     ".inf null true 0:C:1 2020-01-01 ~ \n \t \0 \x85 \ufeff \U0001f600".split(" ")
 )
 yaml_texts = st.lists(YAML_PARTS | st.just(" ") | st.just("\n  ") | st.text(max_size=3), max_size=30).map("".join)
+SECTIONS = ("data", "model", "train", "prune", "sweep", "tracking")
+KEYS = sorted({key for name in SECTIONS for key in Config.model_fields[name].annotation.model_fields})  # type: ignore[union-attr]
+settings_values = json_values | st.sampled_from(
+    ["0:C:1", "0:C:0", [0, 1], [-1], "vgg16", "adam", "digits", 1e-3, 2**70, "²"]
+)
+sections = st.dictionaries(st.sampled_from([*KEYS, "str", "list["]) | st.text(max_size=5), settings_values, max_size=4)
 experiments = st.one_of(
+    st.dictionaries(st.sampled_from(SECTIONS), sections, max_size=4).map(lambda values: json.dumps(values).encode()),
     yaml_texts.map(lambda text: text.encode("utf-8", "surrogatepass")),
     st.binary(max_size=100),
     st.dictionaries(

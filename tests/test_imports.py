@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model_inspection": {"errors", "foreign", "model_classes"},
     "model_files": {"errors", "files", "foreign", "graph", "layers", "model_inspection"},
     "checkpoints": {"errors", "files"},
-    "training": {"checkpoints", "data", "split"},
+    "training": {"backend", "checkpoints", "data", "split"},
     "rundir": {"errors", "config", "files"},
     "figures": {"engine", "files", "training"},
     "tracking": {"errors", "engine", "rank", "training"},
@@ -47,9 +47,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "capture", "criteria", "data", "engine", "figures", "model_files", "rank", "schedule", "scores", "split",
     },
     "pipeline": {
-        "architectures", "backend", "capture", "checkpoints", "config", "data", "engine", "errors", "figures", "files",
-        "foreign", "graph", "journal", "layers", "manifest", "model_files", "model_inspection", "outputs", "preprocess",
-        "progress", "rank", "rundir", "schedule", "scores", "split", "storage", "timing", "tracking", "training",
+        "architectures", "backend", "capture", "checkpoints", "config", "criteria", "data", "engine", "errors",
+        "figures", "files", "foreign", "graph", "journal", "layers", "manifest", "model_files", "model_inspection",
+        "outputs", "preprocess", "progress", "rank", "rundir", "schedule", "scores", "split", "storage", "timing",
+        "tracking", "training",
     },
     "cli": {
         "", "backend", "config", "engine", "errors", "model_files", "outputs", "pipeline", "progress", "rundir",

@@ -1,6 +1,7 @@
 """Commands that compute: run, sweep, train, resume."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from lab3.cli.options import (
 @data_options
 @variant_options
 @placing_options
+@attempts_option
 @working_options
 def run_command(
     experiment: Path,
@@ -54,6 +56,7 @@ def run_command(
 @data_options
 @variant_options
 @placing_options
+@attempts_option
 @working_options
 def sweep_command(
     model: str, data: str | None, train_data: str | None, overrides: tuple[str, ...], **options: Any
@@ -79,6 +82,7 @@ def sweep_command(
 @click.argument("experiment", type=click.Path(path_type=Path))
 @data_options
 @placing_options
+@attempts_option
 @working_options
 def train_command(
     experiment: Path, data: str | None, train_data: str | None, overrides: tuple[str, ...], **options: Any
@@ -98,7 +102,7 @@ def train_command(
 @attempts_option
 @click.option("--new", is_flag=True, help="Start the run over beside it, with its settings and these versions.")
 def resume_command(run: Path, device: Any, mode: str | None, max_attempts: int | None, new: bool) -> None:
-    """Finish a run that was stopped, from the last point in its journal, or the last epoch.
+    """Finish a run that was stopped, from the last point in its journal, or the last epoch; or a group of runs.
 
     Model, data, settings and versions must be those it was begun with.
 
@@ -106,15 +110,21 @@ def resume_command(run: Path, device: Any, mode: str | None, max_attempts: int |
     Example:
       lab3 resume runs/vgg16_cifar10-20260101-120000-ab12
     """
-    from lab3.cli.terminal import TerminalProgress, show_run
-    from lab3.pipeline import resume_run, start_over
+    from lab3.cli.terminal import TerminalProgress, show_group, show_run
+    from lab3.pipeline import is_group, resume_group, resume_run, start_group_over, start_over
 
+    options: dict[str, Any] = {"device": device, "mode": mode}
+    if not new:
+        options["max_attempts"] = max_attempts
     with TerminalProgress() as progress:
-        if new:
-            done = start_over(run, device=device, mode=mode, progress=progress)
+        if is_group(run):
+            group = (start_group_over if new else resume_group)(run, progress=progress, **options)
         else:
-            done = resume_run(run, device=device, mode=mode, max_attempts=max_attempts, progress=progress)
-    show_run(done)
+            done = (start_over if new else resume_run)(run, progress=progress, **options)
+    if is_group(run):
+        show_group(group)
+    else:
+        show_run(done)
 
 
 def _start_sweep(
@@ -131,10 +141,14 @@ def _start_sweep(
     config = load_config(experiment, settings, tracking_file())
 
     from lab3.cli.terminal import TerminalProgress, show_group
-    from lab3.pipeline import start_group
+    from lab3.pipeline import is_group, resume_group, start_group
 
     with TerminalProgress() as progress:
-        group = start_group(config, parsed, criteria, progress=progress, **options)
+        path, working = _preempted(options, is_group)
+        if path:
+            group = resume_group(path, progress=progress, **working)
+        else:
+            group = start_group(config, parsed, criteria, progress=progress, **options)
     show_group(group)
 
 
@@ -145,16 +159,23 @@ def _start(experiment: Path | None, settings: list[str], *, kind: Any, **options
     config = load_config(experiment, settings, tracking_file())
 
     from lab3.cli.terminal import TerminalProgress, show_run
-    from lab3.pipeline import resume_run, start_run
+    from lab3.pipeline import is_run, resume_run, start_run
 
-    max_attempts = options.pop("max_attempts", None)
     with TerminalProgress() as progress:
-        path = options["out"] / (options["run_id"] or "")
-        if os.environ.get("WANDB_RUN_ID") == options["run_id"] and (path / "manifest.json").exists():
-            # W&B starts a preempted run of a sweep again under the same id.
-            run = resume_run(
-                path, device=options["device"], mode=options["mode"], max_attempts=max_attempts, progress=progress
-            )
+        path, working = _preempted(options, is_run)
+        if path:
+            run = resume_run(path, progress=progress, **working)
         else:
             run = start_run(config, kind=kind, progress=progress, **options)
     show_run(run)
+
+
+def _preempted(options: dict[str, Any], is_there: Callable[[Path], bool]) -> tuple[Path | None, dict[str, Any]]:
+    """The folder to go on in, with the options for that, where W&B starts a preempted run again under the same id.
+
+    Takes from `options` what is for going on alone.
+    """
+    working = {name: options[name] for name in ("device", "mode")} | {"max_attempts": options.pop("max_attempts")}
+    path = options["out"] / (options["run_id"] or "")
+    is_again = options["run_id"] is not None and os.environ.get("WANDB_RUN_ID") == options["run_id"]
+    return (path if is_again and is_there(path) else None), working

@@ -28,7 +28,7 @@ def check_values(section: type[SectionT], values: Mapping[str, Any], source: str
         problems = {key: rule for key, rule in problems.items() if not any(k.startswith(f"{key}.") for k in problems)}
         received = {key: _shown(_lookup(values, key)) for key in problems}
         lines = [
-            f"  {key}: {rule}" + ("" if rule.startswith("unknown key") else f", got {received[key]}")
+            f"  {_printable(key)}: {rule}" + ("" if rule.startswith("unknown key") else f", got {received[key]}")
             for key, rule in problems.items()
         ]
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
@@ -58,9 +58,11 @@ _LIMITS = {
 
 
 def _describe(section: type[Section], item: dict[str, Any]) -> tuple[str, str]:
-    loc = [part for part in item["loc"] if not _is_union_branch(part)]
+    # Of an unknown key every part is a key, even "str".
+    is_unknown = item["type"] == "extra_forbidden"
+    loc = [part for part in item["loc"] if is_unknown or not _is_union_branch(part)]
     key = ".".join(str(part) for part in loc)
-    if item["type"] == "extra_forbidden":
+    if is_unknown:
         known = _known_keys(section, [str(part) for part in loc[:-1]])
         near = difflib.get_close_matches(str(loc[-1]), known, n=1)
         parent = ".".join(str(part) for part in (*loc[:-1], ""))
@@ -97,11 +99,15 @@ def _lookup(values: Any, key: str) -> Any:
     for part in key.split("."):
         if isinstance(values, Mapping):
             values = values.get(part)
-        elif isinstance(values, list) and part.isdigit() and int(part) < len(values):
+        elif isinstance(values, list) and part.isdecimal() and int(part) < len(values):
             values = values[int(part)]
         else:
             return values
     return values
+
+
+def _printable(key: str) -> str:
+    return key if key.isprintable() else repr(key)
 
 
 def _shown(value: Any) -> str:

@@ -1,25 +1,31 @@
 """Several layers or criteria of one model: a run each in a common folder, compared in one table and figure."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any, get_args
 
 from lab3 import outputs
 from lab3.architectures import build_model
 from lab3.backend import Device, load_backend
-from lab3.config import Config
-from lab3.errors import ConfigError
+from lab3.config import Config, dump_config, load_config
+from lab3.criteria import Criterion
+from lab3.errors import ConfigError, RunStateError
+from lab3.files import write_atomically
 from lab3.graph import list_layers
 from lab3.layers import find_layer, prunable_layers
-from lab3.pipeline.materials import Shared, fetch_inputs, load_configured_model
-from lab3.pipeline.recipes import start_run
+from lab3.pipeline.checks import check_same_versions
+from lab3.pipeline.materials import Shared, fetch_inputs, load_configured_model, load_materials
+from lab3.pipeline.recipes import free_run_id, resume_run, start_run, with_absolute_paths
 from lab3.progress import Progress
-from lab3.rundir import RunDir, check_new_run, new_run_id
+from lab3.rundir import RunDir, claim_run, encode_json, new_run_id
 from lab3.schedule import parse_schedule
 from lab3.tracking import choose_mode
 
 Layer = str | int
+_EXPERIMENT_YAML, _GROUP_JSON = "experiment.yaml", "group.json"  # the second is written last
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,45 @@ class Group:
 
     path: Path
     runs: dict[str, RunDir]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a group does, kept in its folder: an experiment for each of some layers, by index, and criteria."""
+
+    config: Config
+    layers: tuple[int, ...]
+    criteria: tuple[str, ...]
+    artifacts: dict[str, str]  # names of W&B artifacts by the path they were fetched to
+
+    def write(self, path: Path) -> None:
+        write_atomically(path / _EXPERIMENT_YAML, dump_config(self.config).encode())
+        choices = {"layers": self.layers, "criteria": self.criteria, "artifacts": self.artifacts}
+        write_atomically(path / _GROUP_JSON, encode_json(choices))
+
+    @staticmethod
+    def read(path: Path) -> "_Plan":
+        """Raises `RunStateError` if the folder is no group's."""
+        file = path / _GROUP_JSON
+        try:
+            choices = json.loads(file.read_text())
+            layers, criteria, artifacts = (
+                tuple(choices["layers"]),
+                tuple(choices["criteria"]),
+                dict(choices["artifacts"]),
+            )
+            if not layers or not criteria or not all(type(layer) is int for layer in layers):
+                raise ValueError("it must have indices of layers and names of criteria")
+            if unknown := set(criteria) - set(get_args(Criterion)):
+                raise ValueError(f"there is no criterion {', '.join(map(str, unknown))}")
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RunStateError(f"{file} cannot be read ({error}); start a new run instead") from error
+        return _Plan(load_config(path / _EXPERIMENT_YAML), layers, criteria, artifacts)
+
+
+def is_group(path: Path) -> bool:
+    """True if `path` is the folder of a group."""
+    return (path / _GROUP_JSON).exists()
 
 
 def start_group(
@@ -47,41 +92,106 @@ def start_group(
     captured features are shared between the runs. Raises a `Lab3Error` before anything is written if a layer cannot be
     pruned.
     """
-    group_id = run_id or new_run_id(config.name)
-    check_new_run(out, group_id)
     shared: Shared = {}
-    tracking_mode, _ = choose_mode(mode, config.tracking.mode)
-    config = fetch_inputs(config, out, tracking_mode, shared, progress)
-    load_backend(device)
-    indices = _layer_indices(config, layers, shared)
-    shared["layers",] = tuple(indices)
-    path = out / group_id
+    with claim_run(out, run_id or new_run_id(config.name)) as folder:
+        tracking_mode, _ = choose_mode(mode, config.tracking.mode)
+        config = with_absolute_paths(fetch_inputs(config, out, tracking_mode, shared, progress))
+        load_backend(device)
+        indices = _layer_indices(config, layers, shared)
+        artifacts = shared.get(("artifacts",), {})
+        plan = _Plan(config, tuple(indices), tuple(criteria or [config.prune.criterion]), artifacts)
+        # What does not fit together shows before anything is written.
+        load_materials(
+            _config_of(config, indices[0], plan.criteria[0], (), ""), config.model.path, device, progress, shared
+        )
+        plan.write(folder.path)
+        return _work(plan, folder.path, shared, device, mode, None, progress)
+
+
+def resume_group(
+    path: Path,
+    *,
+    device: Device = "auto",
+    mode: str | None = None,
+    max_attempts: int | None = None,
+    progress: Progress,
+) -> Group:
+    """Finish the group at `path`: what was stopped goes on, what is missing is started, what is finished stays.
+
+    Raises as `resume_run` does; a run that starts now must have the model, data and versions of those before it.
+    """
+    plan = _Plan.read(path)
+    with RunDir(path).lock():
+        return _work(plan, path, {}, device, mode, max_attempts, progress)
+
+
+def start_group_over(path: Path, *, device: Device = "auto", mode: str | None = None, progress: Progress) -> Group:
+    """The group at `path` from its beginning, as a new one beside it: `<id>-2`, or the next number that is free."""
+    plan, path = _Plan.read(path), path.absolute()
+    return start_group(
+        plan.config, plan.layers, plan.criteria, out=path.parent, run_id=free_run_id(path), device=device, mode=mode,
+        progress=progress,
+    )  # fmt: skip
+
+
+def _work(
+    plan: _Plan,
+    path: Path,
+    shared: Shared,
+    device: Device,
+    mode: str | None,
+    max_attempts: int | None,
+    progress: Progress,
+) -> Group:
+    """Every run of the group that is not finished, then the comparison."""
+    shared["layers",], shared["artifacts",] = plan.layers, plan.artifacts
+    group_id, config = path.absolute().name, plan.config
+    first: RunDir | None = None
+
+    def run_one(config: Config, name: str, **settings: Any) -> RunDir:
+        nonlocal first
+        run = RunDir(path / f"{group_id}-{name}")
+        if run.manifest_json.exists():
+            run = resume_run(
+                run.path, device=device, mode=mode, max_attempts=max_attempts, progress=progress, shared=shared
+            )
+        else:
+            repeats = first.read_manifest() if first else None
+            if first and repeats:
+                check_same_versions(first, repeats, load_backend(device))
+            run = start_run(
+                config, out=path, run_id=run.run_id, device=device, mode=mode, progress=progress, shared=shared,
+                repeats=repeats, **settings,
+            )  # fmt: skip
+        first = first or run
+        return run
+
     if config.model.path is None:
-        trained = start_run(
-            config, kind="train", out=path, run_id=f"{group_id}-train", device=device, mode=mode, progress=progress,
-            shared=shared,
-        )  # fmt: skip
+        trained = run_one(config, "train", kind="train")
         model = config.model.model_copy(update={"path": str(trained.path / f"model.{config.train.format}")})
         config = config.model_copy(update={"model": model})
     model_layers = list_layers(load_configured_model(config, str(config.model.path), shared))
     runs = {}
-    for index, criterion in product(indices, criteria or [config.prune.criterion]):
-        name = model_layers[index].name
-        swept = parse_schedule(config.sweep.schedule, model_layers[index].kernel.shape[-1])
+    for index, criterion in product(plan.layers, plan.criteria):
+        layer = model_layers[index]
+        parts = ((layer.name, len(plan.layers) > 1), (criterion, len(plan.criteria) > 1))
+        label = "-".join(part for part, many in parts if many)
         # A K drawn for one layer can be more than another has.
+        swept = parse_schedule(config.sweep.schedule, layer.kernel.shape[-1])
         drawn = [k for k in config.sweep.feature_maps_k if k in swept]
-        label = "-".join(part for part, many in ((name, len(indices) > 1), (criterion, len(criteria) > 1)) if many)
-        update = {
-            "prune": config.prune.model_copy(update={"layer": index, "criterion": criterion}),
-            "sweep": config.sweep.model_copy(update={"feature_maps_k": drawn}),
-            "tracking": config.tracking.model_copy(update={"group": config.tracking.group or group_id}),
-        }
-        runs[label] = start_run(
-            config.model_copy(update=update), out=path, run_id=f"{group_id}-{label}", device=device, mode=mode,
-            progress=progress, shared=shared,
-        )  # fmt: skip
+        runs[label] = run_one(_config_of(config, index, criterion, drawn, group_id), label)
     outputs.write_comparison(path, runs)
     return Group(path, runs)
+
+
+def _config_of(config: Config, layer: int, criterion: str, drawn: Sequence[int], group_id: str) -> Config:
+    """The experiment of one run of the group."""
+    update = {
+        "prune": config.prune.model_copy(update={"layer": layer, "criterion": criterion}),
+        "sweep": config.sweep.model_copy(update={"feature_maps_k": drawn}),
+        "tracking": config.tracking.model_copy(update={"group": config.tracking.group or group_id}),
+    }
+    return config.model_copy(update=update)
 
 
 def _layer_indices(config: Config, layers: Sequence[Layer], shared: Shared) -> list[int]:

@@ -48,7 +48,7 @@ def start_run(
         config = fetch_inputs(config, out, tracking_mode, shared, progress)
         if kind == "train":
             config = config.model_copy(update={"model": config.model.model_copy(update={"path": None, "sha256": None})})
-        config = _with_absolute_paths(config)
+        config = with_absolute_paths(config)
         with progress.stoppable():
             materials = load_materials(config, config.model.path, device, progress, shared)
         if repeats is not None:
@@ -75,6 +75,7 @@ def resume_run(
     mode: str | None = None,
     max_attempts: int | None = None,
     progress: Progress,
+    shared: Shared | None = None,
 ) -> RunDir:
     """Finish the run at `path` from where its journal ends; a finished run is left as it is.
 
@@ -98,7 +99,7 @@ def resume_run(
         trained = run.path / f"model.{config.train.format}"
         model_path = str(trained) if trained.exists() else config.model.path
         with progress.stoppable():
-            materials = load_materials(config, model_path, device, progress)
+            materials = load_materials(config, model_path, device, progress, shared)
         materials.check_unchanged(manifest)
         check_same_versions(run, manifest, materials.device)
         check_room(run, config, materials)
@@ -109,9 +110,16 @@ def start_over(path: Path, *, device: Device = "auto", mode: str | None = None, 
     """The run at `path` from its beginning, as a new run beside it: `<id>-2`, or the next number that is free."""
     run = open_run(path)
     kind: Kind = "train" if run.read_manifest().get("kind") == "train" else "sweep"
-    out = run.path.absolute().parent
-    run_id = next(name for number in count(2) if not (out / (name := f"{run.run_id}-{number}")).exists())
-    return start_run(run.read_config(), kind=kind, out=out, run_id=run_id, device=device, mode=mode, progress=progress)
+    return start_run(
+        run.read_config(), kind=kind, out=run.path.absolute().parent, run_id=free_run_id(run.path), device=device,
+        mode=mode, progress=progress,
+    )  # fmt: skip
+
+
+def free_run_id(path: Path) -> str:
+    """`<id>-2` of the run or group at `path`, or the next number that is free beside it."""
+    path = path.absolute()
+    return next(name for number in count(2) if not path.with_name(name := f"{path.name}-{number}").exists())
 
 
 def _work(
@@ -181,7 +189,7 @@ def _choose_mode(flag: str | None, config: Config, progress: Progress) -> Mode:
     return mode
 
 
-def _with_absolute_paths(config: Config) -> Config:
+def with_absolute_paths(config: Config) -> Config:
     """So that a resumed run finds its files from any folder."""
     data = {
         name: str(Path(source).absolute())
