@@ -28,7 +28,7 @@ test-online:  ## run the tests of W&B in trouble, against a stand-in server (min
 test-chaos:  ## kill, cut, fill and start twice, send every hostile file through the command line (minutes)
 	$(PYTHON) -m pytest -q -m chaos
 
-READER ?= yaml or journal or model or data
+READER ?= yaml or journal or model or data or run_folder
 MINUTES ?= 60
 fuzz:  ## try to break the readers of files: make fuzz READER=model MINUTES=60
 	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); while [ $$(date +%s) -lt $$end ]; do \

@@ -9,6 +9,7 @@ import numpy as np
 
 from lab3.errors import RunStateError
 from lab3.files import replacing
+from lab3.foreign import read_arrays
 
 
 class Checkpoints:
@@ -33,9 +34,7 @@ class Checkpoints:
         model.optimizer.build(model.trainable_variables)
         variables, path = _variables(model), self._path(epoch)
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                states = [arrays[name] for name in arrays.files]
-            for variable, state in zip(variables, states, strict=True):
+            for variable, state in zip(variables, read_arrays(path).values(), strict=True):
                 variable.assign(state)
         except Exception as error:
             # NumPy lets everything from zipfile, zlib and its own parser through.

@@ -40,7 +40,7 @@ def open_journal(path: Path, header: Mapping[str, Any]) -> Iterator[Journal]:
 
     Raises `RunStateError` if the header differs or a line before the last is damaged.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         rows, valid_bytes = _parse(path.read_bytes(), path)
         if rows:

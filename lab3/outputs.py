@@ -1,18 +1,14 @@
-"""The files a run leaves: tables, summary and figures, each written in one step from what the journal holds."""
+"""Write the files a run leaves: tables, summary and figures, each in one step from what the journal holds."""
 
-import csv
 import io
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, fields
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lab3.engine import SweepPoint
-from lab3.errors import RunStateError
 from lab3.figures import (
     grey_limits,
     plot_accuracy,
@@ -25,8 +21,9 @@ from lab3.figures import (
     save_figure,
 )
 from lab3.files import write_atomically
-from lab3.journal import Row, read_journal
+from lab3.journal import Row
 from lab3.rank import ChannelStats, PruneStep
+from lab3.readers import read_points, read_summary
 from lab3.rundir import RunDir
 from lab3.scores import Scores
 from lab3.training import Epoch
@@ -51,32 +48,6 @@ def row_of_point(point: SweepPoint) -> Row:
     return row
 
 
-def points_of_rows(rows: Iterable[Row]) -> list[SweepPoint]:
-    """The points in a journal's rows, in ascending K. Raises `RunStateError` if a row is no point."""
-    return sorted((_point_of_row(row) for row in rows), key=lambda point: point.k)
-
-
-def _point_of_row(row: Row) -> SweepPoint:
-    try:
-        values = {**row, **{name: tuple(row[name]) for name in ("pruned_channels", "class_correct")}}
-        if "confusion" in row:
-            values["confusion"] = tuple(tuple(counts) for counts in row["confusion"])
-        lists = [values["pruned_channels"], values["class_correct"], *values.get("confusion", ())]
-        counts = [row[name] for name in ("k", "correct", "total", "top5_correct", "n_changed", "n_tied", "n_run")]
-        if not all(type(count) is int and count >= 0 for count in [*counts, *chain(*lists)]):
-            raise ValueError("counts must be whole numbers")
-        if row["total"] == 0 or type(row["loss"]) is not float:
-            raise ValueError("there must be images and a loss")
-        return SweepPoint(**values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunStateError(f"the journal has a row that is no point of a sweep ({error}); start a new run") from error
-
-
-def read_points(run: RunDir) -> list[SweepPoint]:
-    """The points a run has so far, in ascending K."""
-    return points_of_rows(read_journal(run.journal_jsonl))
-
-
 def write_capture(run: RunDir, mean_map_hwc: np.ndarray, scores: Scores) -> None:
     """Keep the mean feature maps and the scores, so that a resumed run ranks by exactly the same numbers."""
     content = io.BytesIO()
@@ -84,48 +55,15 @@ def write_capture(run: RunDir, mean_map_hwc: np.ndarray, scores: Scores) -> None
     write_atomically(run.capture_npz, content.getvalue())
 
 
-def read_capture(run: RunDir) -> tuple[np.ndarray, Scores]:
-    """The mean feature maps and scores of `write_capture`."""
-    try:
-        with np.load(run.capture_npz, allow_pickle=False) as arrays:
-            return arrays["mean_map_hwc"], Scores(arrays["importance_c"], arrays["pruned_importance_c"])
-    except Exception as error:
-        # NumPy lets everything from zipfile, zlib and its own parser through.
-        raise RunStateError(f"{run.capture_npz} cannot be read ({error}); start a new run instead") from error
-
-
 def write_channels(run: RunDir, channels: Sequence[ChannelStats]) -> None:
     """`channels.csv`, the least important first; `pruned_at_k` is empty for a channel that never goes."""
     run.write_csv(run.channels_csv, [field.name for field in fields(ChannelStats)], [astuple(row) for row in channels])
-
-
-def read_channels(run: RunDir) -> list[ChannelStats]:
-    """The channels of `write_channels`."""
-    with run.channels_csv.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        ChannelStats(
-            int(row["channel"]),
-            float(row["importance"]),
-            int(row["rank"]),
-            int(row["pruned_at_k"]) if row["pruned_at_k"] else None,
-        )
-        for row in rows
-    ]
 
 
 def write_scores(run: RunDir, scores: Mapping[str, np.ndarray]) -> None:
     """`scores.csv`, a row a channel in the layer's order, a column a criterion; `scores` are `(C,)` each."""
     rows = zip(*([float(value) for value in column] for column in scores.values()), strict=True)
     run.write_csv(run.scores_csv, ["channel", *scores], ((channel, *row) for channel, row in enumerate(rows)))
-
-
-def read_scores(run: RunDir) -> dict[str, np.ndarray]:
-    """The scores of `write_scores`."""
-    with run.scores_csv.open(newline="") as file:
-        _, *names = next(reader := csv.reader(file))
-        columns = np.array([[float(value) for value in row[1:]] for row in reader]).T
-    return dict(zip(names, columns, strict=True))
 
 
 def write_results(run: RunDir, points: Sequence[SweepPoint]) -> None:
@@ -149,23 +87,11 @@ def write_predictions(run: RunDir, ks: Sequence[int], predictions_kn: np.ndarray
     write_atomically(run.predictions_npz, content.getvalue())
 
 
-def read_predictions(run: RunDir) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """The K, the predicted classes `(K, N)` and the labels `(N,)` of `write_predictions`."""
-    try:
-        with np.load(run.predictions_npz, allow_pickle=False) as arrays:
-            return arrays["k"].tolist(), arrays["predicted"], arrays["label"]
-    except Exception as error:
-        # NumPy lets everything from zipfile, zlib and its own parser through.
-        raise RunStateError(
-            f"{run.predictions_npz} cannot be read ({error}); repeat the run to have it again"
-        ) from error
-
-
 def write_comparison(folder: Path, runs: Mapping[str, RunDir]) -> None:
     """`comparison.csv` and `comparison.png` of finished runs by label: accuracy against the share of channels gone."""
     rows, curves = [], {}
     for label, run in runs.items():
-        summary = json.loads(run.summary_json.read_text())
+        summary = read_summary(run)
         points, n_channels = read_points(run), int(summary["n_channels"])
         curves[label] = [(point.n_pruned / n_channels, point.accuracy) for point in points]
         rows += [
@@ -180,18 +106,6 @@ def write_comparison(folder: Path, runs: Mapping[str, RunDir]) -> None:
 def write_epochs(run: RunDir, history: Sequence[Epoch]) -> None:
     """`epochs.csv`, one row an epoch of training."""
     run.write_csv(run.epochs_csv, [field.name for field in fields(Epoch)], [astuple(epoch) for epoch in history])
-
-
-def read_epochs(run: RunDir) -> list[Epoch]:
-    """The epochs of `write_epochs`; none if the run did not train."""
-    if not run.epochs_csv.exists():
-        return []
-    with run.epochs_csv.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        Epoch(int(row.pop("epoch")), **{name: float(value) if value else None for name, value in row.items()})  # type: ignore[arg-type]
-        for row in rows
-    ]
 
 
 def draw_training(run: RunDir, history: Sequence[Epoch]) -> Path:

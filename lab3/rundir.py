@@ -7,15 +7,19 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from lab3.config import Config, dump_config, load_config
 from lab3.errors import ConfigError, RunLockedError, RunStateError
 from lab3.files import fsync_folder, write_atomically
+
+_MOST_OF_TEXT = 2**28
 
 
 class RunDir:
@@ -78,9 +82,7 @@ class RunDir:
         """What the run was made with. Raises `RunStateError` if the file is damaged."""
         try:
             manifest = dict(json.loads(self.manifest_json.read_text()))
-            for part in (manifest["model"], manifest["data"]["test"], manifest["data"]["train"] or {"sha256": None}):
-                part["sha256"]
-            manifest["versions"] = dict(manifest["versions"])
+            _check_manifest(manifest)
             return manifest
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
@@ -97,6 +99,28 @@ class RunDir:
         writer.writerow(header)
         writer.writerows(rows)
         write_atomically(path, text.getvalue().encode())
+
+
+def _check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Raise `KeyError`, `TypeError` or `ValueError` if something is missing or of another type than lab3 writes."""
+    data, model = manifest["data"], manifest["model"]
+    expected: list[tuple[str, Any, type | UnionType]] = [
+        ("versions", manifest["versions"], dict),
+        ("attempts", manifest.get("attempts", []), list),
+        ("files", manifest.get("files", {}), dict),
+        ("model.path", model["path"], str | None),
+        ("model.sha256", model["sha256"], str | None),
+        ("data.test.source", data["test"]["source"], str),
+        ("data.test.sha256", data["test"]["sha256"], str),
+        ("data.test.n_images", data["test"]["n_images"], int),
+    ]
+    if data["train"] is not None:
+        expected += [(f"data.train.{name}", data["train"][name], str) for name in ("source", "sha256")]
+    for name, value, kind in expected:
+        if not isinstance(value, kind):
+            raise TypeError(f"its {name} is {str(value)[:60]!r}")
+    if manifest["kind"] not in ("sweep", "train"):
+        raise ValueError(f"its kind is {str(manifest['kind'])[:60]!r}")
 
 
 def new_run_id(name: str) -> str:
@@ -162,6 +186,32 @@ def _remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
+def check_plain(path: Path) -> None:
+    """Raise `RunStateError` if there is anything in a run's folder but files and folders, or a text too large to read.
+
+    The folder can be a stranger's: through a link lab3 would read or write elsewhere, and a pipe never ends. What is in
+    W&B's folder is its client's.
+    """
+    with os.scandir(path) as entries:
+        found = list(entries)
+    for entry in found:
+        status = entry.stat(follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            if entry.name != "wandb":
+                check_plain(path / entry.name)
+        elif not stat.S_ISREG(status.st_mode):
+            kind = "a link" if stat.S_ISLNK(status.st_mode) else "neither a file nor a folder"
+            raise RunStateError(
+                f"{path / entry.name} must be a file or a folder, as lab3 writes them, but is {kind}; "
+                "put the file itself in its place"
+            )
+        elif status.st_size > _MOST_OF_TEXT and entry.name.endswith((".json", ".jsonl", ".yaml", ".csv")):
+            raise RunStateError(
+                f"{path / entry.name} must have at most {_MOST_OF_TEXT:,} bytes, got {status.st_size:,}; "
+                "it is not as lab3 writes it"
+            )
+
+
 def is_run(path: Path) -> bool:
     """True if a run was begun in the folder `path`."""
     return (path / "manifest.json").exists()
@@ -172,6 +222,7 @@ def open_run(path: Path) -> RunDir:
     run = RunDir(path)
     if not path.is_dir():
         raise RunStateError(f"{path}: no such run folder; `lab3 run` prints the folder it made as its last line")
+    check_plain(path)
     missing = [file.name for file in (run.config_yaml, run.manifest_json) if not file.exists()]
     if missing:
         raise RunStateError(f"{path} is not a run folder: {' and '.join(missing)} missing")

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from lab3.journal import encode_row, open_journal, read_journal, read_lines
 from lab3.model_classes import CLASSES_OF_MODULE
 from lab3.model_files import load_model
 from lab3.model_inspection import ModelLimits, inspect_model_file
-from lab3.outputs import points_of_rows
+from lab3.pipeline import verify_run
+from lab3.readers import points_of_rows, read_capture, read_epochs, read_points
+from lab3.rundir import RunDir
 from tests.hostile_files import HEADER, POINT, Place, make_place, png, set_config, signed, zip_with
 from tests.test_journal import json_values
 
@@ -245,3 +248,58 @@ def test_model_and_data_paths(name: str, suffix: str) -> None:
             read(name + suffix)
         except (ModelError, DataError):
             pass
+
+
+@pytest.fixture(scope="module")
+def finished_run(finished_runs: Path, place: Place) -> Path:
+    return Path(shutil.copytree(finished_runs / "toy", place.folder / "run"))
+
+
+def changed(values: Any, path: list[int], value: Any) -> Any:
+    """JSON values with one of them, chosen by the numbers of `path`, replaced."""
+    if not path or not isinstance(values, dict) or not values:
+        return value
+    key = sorted(values)[path[0] % len(values)]
+    return values | {key: changed(values[key], path[1:], value)}
+
+
+@fuzz
+@given(data=st.data())
+def test_run_folder_damaged(finished_run: Path, data: Any) -> None:
+    files = sorted(path for path in finished_run.rglob("*") if path.is_file())
+    path = data.draw(st.sampled_from(files))
+    whole = path.read_bytes()
+    contents = damaged(whole)
+    if path.suffix == ".json":
+        places = st.lists(st.integers(0, 30), min_size=1, max_size=3)
+        contents |= st.builds(
+            lambda at, value: json.dumps(changed(json.loads(whole), at, value)).encode(), places, json_values
+        )
+    content = data.draw(contents)
+    path.write_bytes(content)
+    try:
+        found = verify_run(finished_run)
+        assert found.problems or path.name == "manifest.json" or content == whole
+        run = RunDir(finished_run)
+        for read in (run.read_config, run.read_manifest, lambda: read_capture(run), lambda: read_points(run)):
+            try:
+                read()
+            except (ConfigError, RunStateError):
+                pass
+    finally:
+        path.write_bytes(whole)
+
+
+@many
+@given(
+    st.one_of(
+        st.binary(max_size=80), damaged(b"epoch,loss,accuracy,val_loss,val_accuracy\n1,0.5,0.75,,\n2,0.25,1.0,,\n")
+    )
+)
+def test_run_folder_with_damaged_epochs(place: Place, content: bytes) -> None:
+    run = RunDir(place.folder)
+    run.epochs_csv.write_bytes(content)
+    try:
+        read_epochs(run)
+    except RunStateError:
+        pass

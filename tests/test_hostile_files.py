@@ -22,7 +22,7 @@ from lab3.journal import read_journal
 from lab3.model_classes import ACTIVATIONS, CLASSES_OF_MODULE, NEVER_ALLOWED
 from lab3.model_files import load_model
 from lab3.model_inspection import ModelLimits
-from lab3.outputs import points_of_rows
+from lab3.readers import points_of_rows
 from tests.hostile_files import CORPUS, HEADER, SECRET, Hostile, Place, h5_config, make_place, png, zip_with
 
 READ: dict[str, Callable[[Path], Any]] = {

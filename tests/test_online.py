@@ -14,7 +14,7 @@ import pytest
 
 from lab3.journal import read_journal
 from lab3.model_files import save_model
-from lab3.outputs import read_epochs
+from lab3.readers import read_epochs
 from lab3.rundir import RunDir
 from tests.wandb_server import KEY, Fault, WandbServer
 

@@ -150,8 +150,8 @@ def test_runs_that_only_trained_are_compared_by_epochs(tmp_path: Path) -> None:
     before, after = tmp_path / "before", tmp_path / "after"
     for folder, text in ((before, "1,0.5,0.75,,\n2,0.25,1.0,,\n"), (after, "1,0.5,0.8,,\n")):
         folder.mkdir()
-        data = {"test": {"sha256": ""}, "train": None}
-        manifest = {"kind": "train", "model": {"sha256": None}, "data": data, "versions": {}}
+        data = {"test": {"source": "digits", "sha256": "", "n_images": 1}, "train": None}
+        manifest = {"kind": "train", "model": {"path": None, "sha256": None}, "data": data, "versions": {}}
         (folder / "manifest.json").write_text(json.dumps(manifest))
         (folder / "epochs.csv").write_text("epoch,loss,accuracy,val_loss,val_accuracy\n" + text)
     comparison = compare_runs(RunDir(before), RunDir(after))

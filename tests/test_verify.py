@@ -168,7 +168,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no summary at all": (
         lambda run: (run / "summary.json").write_text("{"),
         "summary.json",
-        "summary.json is not as lab3 writes it: JSONDecodeError",
+        "summary.json cannot be read (Expecting property name",
     ),
     "a prediction": (
         change_a_prediction,

@@ -28,9 +28,9 @@ from rich.text import Text
 from lab3.engine import SweepPoint
 from lab3.errors import StoppedError
 from lab3.model_files import LayerInfo
-from lab3.outputs import read_points
 from lab3.pipeline import Group
 from lab3.progress import Advance, Progress
+from lab3.readers import read_points
 from lab3.rundir import RunDir
 
 _SHOWN_POINTS = 12

@@ -6,7 +6,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from lab3 import outputs
+from lab3 import readers
 from lab3.engine import SweepPoint
 from lab3.rundir import RunDir
 from lab3.training import Epoch
@@ -27,9 +27,9 @@ class Comparison:
 def compare_runs(before: RunDir, after: RunDir) -> Comparison:
     """The points of two runs bit for bit; the epochs if they only trained."""
     if before.read_manifest()["kind"] == "train":
-        epochs, epochs_now = outputs.read_epochs(before), outputs.read_epochs(after)
+        epochs, epochs_now = readers.read_epochs(before), readers.read_epochs(after)
         return Comparison(max(len(epochs), len(epochs_now)), "epochs", _compare_epochs(epochs, epochs_now), [])
-    points = [{point.k: point for point in outputs.read_points(run)} for run in (before, after)]
+    points = [{point.k: point for point in readers.read_points(run)} for run in (before, after)]
     n_predicted = _count_predicted_otherwise(before, after)
     differences = []
     for k in sorted({*points[0], *points[1]}):
@@ -70,7 +70,7 @@ def _compare_work(before: dict[int, SweepPoint], after: dict[int, SweepPoint]) -
 
 
 def _compare_importance(before: RunDir, after: RunDir) -> Iterator[str]:
-    importance_c, importance_now_c = (outputs.read_capture(run)[1].importance_c for run in (before, after))
+    importance_c, importance_now_c = (readers.read_capture(run)[1].importance_c for run in (before, after))
     if importance_c.shape != importance_now_c.shape:
         yield f"{len(importance_c)} channels, now {len(importance_now_c)}"
     elif n_other := int((importance_c != importance_now_c).sum()):
@@ -93,7 +93,7 @@ def _count_predicted_otherwise(before: RunDir, after: RunDir) -> dict[int, int]:
     """By K, where both runs kept their predictions."""
     if not (before.predictions_npz.exists() and after.predictions_npz.exists()):
         return {}
-    (ks, predicted_kn, _), (ks_now, now_kn, _) = (outputs.read_predictions(run) for run in (before, after))
+    (ks, predicted_kn, _), (ks_now, now_kn, _) = (readers.read_predictions(run) for run in (before, after))
     then, now = dict(zip(ks, predicted_kn, strict=True)), dict(zip(ks_now, now_kn, strict=True))
     return {k: _n_differing(then[k], now[k]) for k in ks if k in now}
 

@@ -20,7 +20,7 @@ from lab3.pipeline.checks import check_same_versions
 from lab3.pipeline.materials import Shared, fetch_inputs, load_configured_model, load_materials
 from lab3.pipeline.recipes import free_run_id, resume_run, start_run, with_absolute_paths
 from lab3.progress import Progress
-from lab3.rundir import RunDir, claim_run, encode_json, new_run_id
+from lab3.rundir import RunDir, check_plain, claim_run, encode_json, new_run_id
 from lab3.schedule import parse_schedule
 from lab3.tracking import choose_mode
 
@@ -120,6 +120,7 @@ def resume_group(
 
     Raises as `resume_run` does; a run that starts now must have the model, data and versions of those before it.
     """
+    check_plain(path)
     plan = _Plan.read(path)
     with RunDir(path).lock():
         return _work(plan, path, {}, device, mode, max_attempts, progress)

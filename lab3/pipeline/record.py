@@ -1,11 +1,10 @@
 """Tell a tracker what a run's folder holds: all of it, or the parts that a running sweep tells as they come."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lab3 import outputs
+from lab3 import readers
 from lab3.config import Config
 from lab3.engine import SweepPoint
 from lab3.figures import channel_pictures
@@ -20,8 +19,8 @@ def tell_record(run: RunDir, tracker: Tracker) -> str | None:
     tell_training(run, tracker)
     tell_inputs(run, config, tracker)
     if run.capture_npz.exists() and run.channels_csv.exists():
-        tell_channels(run, config, outputs.read_channels(run), tracker)
-    points = outputs.read_points(run) if run.journal_jsonl.exists() else []
+        tell_channels(run, config, readers.read_channels(run), tracker)
+    points = readers.read_points(run) if run.journal_jsonl.exists() else []
     for point in points:
         tracker.log_point(point)
     if (run.figures / "accuracy_curve.png").exists():
@@ -29,7 +28,7 @@ def tell_record(run: RunDir, tracker: Tracker) -> str | None:
     if not run.is_finished:
         return tracker.finish({}, exit_code=1)
     tell_results(run, tracker)
-    return tracker.finish(flatten_summary(json.loads(run.summary_json.read_text())), exit_code=0)
+    return tracker.finish(flatten_summary(readers.read_summary(run)), exit_code=0)
 
 
 def tracker_settings(run: RunDir, config: Config) -> dict[str, Any]:
@@ -49,7 +48,7 @@ def tracker_settings(run: RunDir, config: Config) -> dict[str, Any]:
 
 def tell_training(run: RunDir, tracker: Tracker) -> None:
     """The epochs of a run that has trained, and their curves."""
-    for epoch in outputs.read_epochs(run):
+    for epoch in readers.read_epochs(run):
         tracker.log_epoch(epoch)
     _tell_figures(run, tracker, "learning_curves")
 
@@ -94,13 +93,13 @@ def tell_end(run: RunDir, config: Config, points: list[SweepPoint], tracker: Tra
     """Curve, confusion matrices, and the channel table with the accuracy at every channel's K, in a row behind all."""
     _tell_figures(run, tracker, "accuracy_curve", *(f"confusion_k{each.k}" for each in points if each.confusion))
     tracker.log_curve(points)
-    _tell_table(run, config, outputs.read_channels(run), {point.k: point.accuracy for point in points}, tracker)
+    _tell_table(run, config, readers.read_channels(run), {point.k: point.accuracy for point in points}, tracker)
     tracker.log_media()
 
 
 def tell_results(run: RunDir, tracker: Tracker) -> None:
     """The files of a finished run."""
-    summary = json.loads(run.summary_json.read_text())
+    summary = readers.read_summary(run)
     named = [run.journal_jsonl, run.results_csv, run.metrics_csv, run.channels_csv, run.epochs_csv, run.summary_json]
     named += [run.scores_csv, run.config_yaml, run.predictions_npz, *sorted(run.figures.glob("*.png"))]
     files = {path.relative_to(run.path).as_posix(): path for path in named if path.exists()}
@@ -123,9 +122,9 @@ def _tell_table(
     run: RunDir, config: Config, channels: list[ChannelStats], accuracy_at_k: dict[int, float], tracker: Tracker
 ) -> None:
     if config.tracking.log.channel_table:
-        mean_map_hwc, _ = outputs.read_capture(run)
+        mean_map_hwc, _ = readers.read_capture(run)
         pictures = channel_pictures(mean_map_hwc)
-        tracker.log_channels(ChannelTable(channels, pictures, outputs.read_scores(run), accuracy_at_k))
+        tracker.log_channels(ChannelTable(channels, pictures, readers.read_scores(run), accuracy_at_k))
 
 
 def _tell_figures(run: RunDir, tracker: Tracker, *names: str) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from lab3 import outputs
+from lab3 import outputs, readers
 from lab3.backend import to_numpy
 from lab3.capture import Capture, capture_layers, image_weights
 from lab3.config import Config
 from lab3.data import Dataset
 from lab3.engine import SweepPoint, sweep_points
+from lab3.errors import RunStateError
 from lab3.journal import Journal, open_journal
 from lab3.manifest import computing_versions
 from lab3.pipeline.materials import Materials
@@ -52,7 +53,7 @@ def sweep_network(
 
     header = journal_header(config, run.read_manifest())
     with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, header) as journal:
-        points = outputs.points_of_rows(journal.rows)
+        points = readers.points_of_rows(journal.rows)
         for point in points:
             tracker.log_point(point)
         with progress.bar("sweep", len(steps), "K") as advance:
@@ -155,7 +156,12 @@ def _rank(
         )
         outputs.write_scores(run, cheap_scores(split, captured_for_scores))
         outputs.write_capture(run, captured.mean_map_hwc, scores)
-    mean_map_hwc, scores = outputs.read_capture(run)
+    mean_map_hwc, scores = readers.read_capture(run)
+    if len(scores.importance_c) != split.n_channels:
+        raise RunStateError(
+            f"{run.capture_npz} must have a score for each of {split.n_channels} channels, got "
+            f"{len(scores.importance_c)}; start a new run instead"
+        )
     steps = plan_pruning(scores.importance_c, scores.pruned_importance_c, materials.schedule, prune.ranking)
     channels = channel_stats(scores.importance_c, steps)
     outputs.write_channels(run, channels)

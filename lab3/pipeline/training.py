@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from lab3 import outputs
+from lab3 import outputs, readers
 from lab3.backend import compile_function, map_blocks
 from lab3.checkpoints import Checkpoints
 from lab3.config import Config
@@ -25,7 +25,7 @@ def train_network(run: RunDir, config: Config, materials: Materials, tracker: Tr
     images_nhwc = materials.preprocess(materials.train.images_nhwc)
     n_batches = count_batches(len(images_nhwc), settings.validation_fraction, settings.batch_size)
     progress.say(f"training {config.model.architecture} on {len(images_nhwc):,} images of {materials.train.source}")
-    history = outputs.read_epochs(run)
+    history = readers.read_epochs(run)
     checkpoints = Checkpoints(run.checkpoints)
     with progress.bar("train", settings.epochs * n_batches, "batches") as advance:
         advance(len(history) * n_batches, "")
@@ -72,7 +72,7 @@ def summarise_training(run: RunDir, config: Config, materials: Materials) -> dic
         correct += int((scores_nl.argmax(axis=1) == materials.test.labels_n[rows]).sum())
     return {
         "model": str(materials.model_path),
-        "kept_epoch": best_epoch(outputs.read_epochs(run)).epoch,
+        "kept_epoch": best_epoch(readers.read_epochs(run)).epoch,
         "n_images": len(materials.test),
         "correct": correct,
         "accuracy": correct / len(materials.test),

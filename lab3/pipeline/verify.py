@@ -1,15 +1,14 @@
 """Hold a run's folder against its own record, without running anything."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from lab3 import outputs
+from lab3 import readers
 from lab3.config import Config
-from lab3.foreign import sha256_file
+from lab3.foreign import problem_of_path, sha256_file
 from lab3.pipeline.findings import Verified, check_figures
 from lab3.pipeline.verify_sweep import check_sweep
-from lab3.rundir import RunDir, open_run
+from lab3.rundir import RunDir, check_plain, open_run
 from lab3.training import best_epoch
 
 Manifest = dict[str, Any]
@@ -21,9 +20,14 @@ def verify_run(path: Path) -> Verified:
     Of an unfinished run, what there is of the journal is checked. Raises `RunStateError` if there is no run.
     """
     run = RunDir(path)
+    found = Verified(run.run_id, run.is_finished)
+    if path.is_dir():
+        with found.reading("the folder"):
+            check_plain(path)
+        if found.problems:
+            return found
     if not any(file.exists() for file in (run.config_yaml, run.manifest_json, run.journal_jsonl)):
         open_run(path)
-    found = Verified(run.run_id, run.is_finished)
     manifest = config = None
     with found.reading("manifest.json"):
         manifest = run.read_manifest()
@@ -62,6 +66,9 @@ def _check_files(run: RunDir, manifest: Manifest, found: Verified) -> None:
         found.remarks.append("the manifest has no hashes of the files: an earlier lab3 made this run")
     for name, recorded in manifest.get("files", {}).items():
         path = run.path / name
+        if problem := problem_of_path(name):
+            found.problems.append(f"manifest.json: {problem}")
+            continue
         if not path.is_file():
             found.problems.append(f"{name} is missing")
             continue
@@ -91,16 +98,16 @@ def _check_inputs(run: RunDir, config: Config, manifest: Manifest, found: Verifi
 
 
 def _check_training(run: RunDir, found: Verified) -> None:
-    history = outputs.read_epochs(run)
+    history = readers.read_epochs(run)
     found.n_counted, found.unit = len(history), "epoch"
     if not found.is_finished:
         return
-    summary = json.loads(run.summary_json.read_text())
+    summary = readers.read_summary(run)
     kept = best_epoch(history).epoch
     if summary["kept_epoch"] != kept:
         found.problems.append(f"summary.json: kept_epoch must be {kept}, by epochs.csv, got {summary['kept_epoch']}")
     check_figures(run, ["learning_curves"], found)
 
 
-def _short(sha256: str) -> str:
-    return sha256[:12]
+def _short(sha256: object) -> str:
+    return str(sha256)[:12]

@@ -1,7 +1,6 @@
 """Hold a sweep's tables, figures, predictions and summary against its journal, and the journal against the settings."""
 
 import csv
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lab3 import outputs
+from lab3 import outputs, readers
 from lab3.config import Config
 from lab3.engine import SweepPoint
 from lab3.journal import read_lines
@@ -29,7 +28,7 @@ def check_sweep(run: RunDir, config: Config, manifest: Mapping[str, Any], found:
         lines = read_lines(run.journal_jsonl, is_finished=found.is_finished)
         if not lines:
             return
-        header, points = lines[0], outputs.points_of_rows(lines[1:])
+        header, points = lines[0], readers.points_of_rows(lines[1:])
         found.n_counted = len(points)
         expected = journal_header(config, manifest)
         # A later lab3 can know settings that the header does not have yet.
@@ -44,7 +43,7 @@ def check_sweep(run: RunDir, config: Config, manifest: Mapping[str, Any], found:
     if points is None:
         return
     with found.reading("capture.npz"):
-        _, scores = outputs.read_capture(run)
+        _, scores = readers.read_capture(run)
         schedule = parse_schedule(config.sweep.schedule, len(scores.importance_c))
         steps = plan_pruning(scores.importance_c, scores.pruned_importance_c, schedule, config.prune.ranking)
         gone = {step.k: step.pruned_channels for step in steps}
@@ -112,7 +111,7 @@ def _compare_lines(path: Path, anew: Path, found: Verified) -> None:
 
 
 def _check_summary(run: RunDir, config: Config, points: Sequence[SweepPoint], n_channels: int, found: Verified) -> None:
-    summary = json.loads(run.summary_json.read_text())
+    summary = readers.read_summary(run)
     settings = config.prune.model_dump(exclude={"layer", "score_on"})
     summarised = outputs.summarise(points, {"n_channels": n_channels}, settings, config.sweep.safe_drop)
     for name, value in summarised.items():
@@ -128,9 +127,12 @@ def _check_pictures(run: RunDir, config: Config, points: Sequence[SweepPoint], f
 
 
 def _check_predictions(run: RunDir, points: Sequence[SweepPoint], found: Verified) -> None:
-    ks, predicted_kn, labels_n = outputs.read_predictions(run)
-    if ks != [point.k for point in points] or predicted_kn.shape != (len(points), len(labels_n)):
+    ks, predicted_kn, labels_n = readers.read_predictions(run)
+    if ks != [point.k for point in points]:
         found.problems.append(f"predictions.npz must have a row for each of {len(points)} K, got {predicted_kn.shape}")
+        return
+    if len(labels_n) and max(labels_n.max(), -labels_n.min()) >= len(points[0].class_correct):
+        found.problems.append(f"predictions.npz must have labels below {len(points[0].class_correct)}")
         return
     wrong = []
     for point, predicted_n in zip(points, predicted_kn, strict=True):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lab3.errors import ConfigError
+from lab3.tracking.client import check_local_settings, import_client
 from lab3.tracking.tracker import Asset, ChannelTable, NullTracker, Tracker
 
 Mode = Literal["online", "offline", "disabled"]
@@ -35,7 +36,7 @@ def choose_mode(flag: str | None, configured: str) -> tuple[Mode, str]:
     """Where to track, and why, in words.
 
     In order: the command line's flag, `WANDB_MODE`, the configuration; `auto` is online where a key is configured.
-    Raises `ConfigError` if `WANDB_MODE` is none of W&B's.
+    Raises `ConfigError` if `WANDB_MODE` is none of W&B's, or as `check_local_settings` does.
     """
     environment = os.environ.get("WANDB_MODE")
     for choice, origin in ((flag, "--mode"), (environment, "WANDB_MODE"), (configured, "the configuration")):
@@ -43,6 +44,8 @@ def choose_mode(flag: str | None, configured: str) -> tuple[Mode, str]:
             continue
         if choice not in _MODES:
             raise ConfigError(f"{origin} must be online, offline or disabled, got {choice!r}")
+        if _MODES[choice] != "disabled":
+            check_local_settings()
         return _MODES[choice], f"chosen by {origin}"
     from lab3.tracking.wandb_tracker import has_key
 
@@ -53,9 +56,7 @@ def choose_mode(flag: str | None, configured: str) -> tuple[Mode, str]:
 
 def prepare_client(folder: Path) -> None:
     """Have W&B's client, which reads its environment once, keep what it stages below `folder` from now on."""
-    import wandb
-
-    wandb.teardown()
+    import_client().teardown()
     os.environ["WANDB_DATA_DIR"] = str((folder / "wandb" / "data").absolute())
 
 

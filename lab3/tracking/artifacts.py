@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from lab3.errors import ConfigError, ServerError
+from lab3.tracking.client import import_client
 
 PREFIX = "wandb://"
 _FORM = re.compile(r"wandb://[\w.-]+/[\w.-]+/[\w.-]+:[\w.-]+")
@@ -27,8 +28,7 @@ def fetch_artifact(address: str, type: Literal["model", "dataset"], folder: Path
     """
     if not _FORM.fullmatch(address):
         raise ConfigError(f"an artifact must be wandb://entity/project/name:alias, got {address}")
-    import wandb
-
+    wandb = import_client()
     try:
         artifact = wandb.Api().artifact(address.removeprefix(PREFIX))
         # An alias is another version tomorrow.

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from lab3.errors import ConfigError, ServerError
+from lab3.tracking.client import import_client
 
 NAME = "lab3 sweeps"
 # A saved view is found by this name, so pushing again replaces it.
@@ -75,8 +76,7 @@ def push(workspace: Any, report: Any | None) -> list[str]:
 
     Raises `ServerError` if the server does not take them.
     """
-    import wandb
-
+    wandb = import_client()
     try:
         api = wandb.Api()
         if workspace.project not in {each.name for each in api.projects(workspace.entity)}:

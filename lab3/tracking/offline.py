@@ -60,5 +60,6 @@ def _count_rows(run: Path) -> int:
 
 
 def _wandb(*arguments: str | Path, limit_s: float) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "wandb", *map(str, arguments)]
+    # -P: not the folder `wandb` of a run's folder, where one can be.
+    command = [sys.executable, "-P", "-m", "wandb", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab3.errors import ServerError
+from lab3.tracking.client import import_client
 from lab3.tracking.offline import find_offline_run
 
 _TIMEOUT_S = 20.0
@@ -96,8 +97,6 @@ def link_inputs(project: str, entity: str | None, run_id: str, names: Sequence[s
 
 def _find_run(project: str, entity: str | None, run_id: str, timeout_s: float = _TIMEOUT_S) -> tuple[Any, Any]:
     """W&B's interface and the run in it."""
-    import wandb
-
-    api = wandb.Api(timeout=int(max(1, timeout_s)))
+    api = import_client().Api(timeout=int(max(1, timeout_s)))
     place = find_place(project, entity, api)
     return api, api.run(f"{place.entity}/{place.project}/{run_id}")

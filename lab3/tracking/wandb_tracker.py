@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from lab3.engine import SweepPoint
 from lab3.errors import ConfigError
+from lab3.tracking.client import import_client
 from lab3.tracking.offline import forget_offline_runs, forget_unsent
 from lab3.tracking.payloads import make_artifact, make_chart, make_table, row_of_epoch, row_of_point
 from lab3.tracking.tracker import Asset, ChannelTable, Tracker
@@ -24,8 +25,7 @@ SWEEP_METRICS = ("n_pruned", "correct", "accuracy", "loss", "top5_accuracy", "n_
 
 def has_key() -> bool:
     """True if W&B's client would find credentials for its server: in the environment or in netrc."""
-    import wandb
-
+    wandb = import_client()
     # The client's own reader knows its server's earlier host names, under which older keys are stored.
     from wandb.sdk.lib.wbauth.wbnetrc import read_netrc_auth
 

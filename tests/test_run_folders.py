@@ -1,0 +1,187 @@
+"""Run folders and working folders from strangers: nothing outside is read or written, no code of theirs runs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from tests.test_cli import EXPERIMENTS, unfinish
+
+
+@pytest.fixture
+def run(finished_runs: Path, tmp_path: Path) -> Path:
+    """A finished run of a model file."""
+    return Path(shutil.copytree(finished_runs / "toy", tmp_path / "runs" / "toy"))
+
+
+def edit(path: Path, change: Callable[[Any], object]) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("name", ["journal.jsonl", "figures", "results.csv", "manifest.json", "config.yaml", "wandb"])
+@pytest.mark.parametrize("command", ["resume", "verify", "rerun", "publish"])
+def test_a_link_in_a_run_folder_is_refused(
+    name: str, command: str, run: Path, invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    (run / name).rename(outside) if (run / name).exists() else outside.mkdir()
+    (run / name).symlink_to(outside)
+    (run / "summary.json").unlink()
+    before = outside.read_bytes() if outside.is_file() else sorted(outside.iterdir())
+    result = invoke(command, run)
+    assert result.exit_code == (65 if command == "verify" else 78), result.output
+    assert f"{name} must be a file or a folder, as lab3 writes them, but is a link" in result.output
+    assert (outside.read_bytes() if outside.is_file() else sorted(outside.iterdir())) == before
+
+
+def test_pipes_and_texts_without_end_are_refused(run: Path, invoke: Callable[..., Result]) -> None:
+    os.mkfifo(run / "pipe")
+    result = invoke("verify", run)
+    assert result.exit_code == 65 and "pipe must be a file or a folder, as lab3 writes them, but is neither" in (
+        result.output
+    )
+    (run / "pipe").unlink()
+    with (run / "journal.jsonl").open("ab") as file:
+        file.truncate(2**40)
+    result = invoke("resume", run)
+    assert result.exit_code == 78 and "journal.jsonl must have at most 268,435,456 bytes, got 1,099," in result.output
+
+
+def test_hashes_of_files_elsewhere_are_not_made(run: Path, invoke: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "runs" / "secret").write_text("s3cr3t")
+    edit(run / "manifest.json", lambda manifest: manifest["files"].update({"../secret": "0" * 64}))
+    result = invoke("verify", run)
+    assert result.exit_code == 65
+    assert "manifest.json: members must stay inside the archive's folder, got '../secret'" in result.output
+
+
+CAPTURE = {"mean_map_hwc": np.ones((2, 2, 4)), "importance_c": np.ones(4), "pruned_importance_c": np.zeros(4)}
+
+
+@pytest.mark.parametrize(
+    ("save", "changes", "message"),
+    [
+        (np.savez_compressed, {"mean_map_hwc": np.zeros((2**13, 2**13, 4))}, "its content must be at most "),
+        (np.savez, {"importance_c": np.ones(3)}, "it must have maps (H, W, C) and a score for each channel"),
+        (np.savez, {"mean_map_hwc": np.ones(4)}, "it must have maps (H, W, C) and a score for each channel"),
+        (np.savez, {"importance_c": np.array([1, 2, np.nan, 3])}, "its numbers must be finite"),
+        (np.savez, {"importance_c": np.array(["a", "b", "c", "d"])}, "its numbers must be finite"),
+        (
+            np.savez,
+            {name: array[..., :3] for name, array in CAPTURE.items()},
+            "must have a score for each of 4 channels",
+        ),
+    ],
+)
+def test_a_capture_that_does_not_fit_is_refused(
+    save: Callable[..., None], changes: dict[str, Any], message: str, run: Path, invoke: Callable[..., Result]
+) -> None:
+    copy = unfinish(run, 2)
+    save(copy / "capture.npz", **CAPTURE | changes)
+    result = invoke("resume", copy, "--mode", "disabled")
+    assert result.exit_code == 78 and "Traceback" not in result.output
+    assert f"{copy / 'capture.npz'} cannot be read (" in result.stderr or "must have a score" in result.stderr
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda manifest: manifest.pop("kind"), "it has no 'kind'"),
+        (lambda manifest: manifest["data"]["test"].pop("source"), "it has no 'source'"),
+        (lambda manifest: manifest["model"].pop("path"), "it has no 'path'"),
+        (lambda manifest: manifest.update(attempts=5), "its attempts is '5'"),
+        (lambda manifest: manifest.update(versions=[]), "its versions is '[]'"),
+        (lambda manifest: manifest.update(kind="bake"), "its kind is 'bake'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["resume", "rerun", "publish"])
+def test_a_manifest_that_lab3_does_not_write_is_refused(
+    command: str, change: Callable[[Any], object], message: str, run: Path, invoke: Callable[..., Result]
+) -> None:
+    edit(run / "manifest.json", change)
+    if command == "resume":
+        (run / "summary.json").unlink()
+    result = invoke(command, run)
+    assert result.exit_code == 78 and f"manifest.json cannot be read ({message})" in result.stderr, result.output
+
+
+@pytest.mark.parametrize("name", ["summary.json", "channels.csv", "scores.csv", "epochs.csv"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\0", b"channel,score\n1,x\n"])
+def test_what_cannot_be_read_is_not_published(
+    name: str, content: bytes, run: Path, invoke: Callable[..., Result]
+) -> None:
+    (run / name).write_bytes(content)
+    result = invoke("publish", run)
+    assert result.exit_code == 78 and f"{run / name} cannot be read (" in result.stderr, result.output
+
+
+def lab3(folder: Path, *args: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The command line with `folder` as the current one."""
+    command = [str(Path(sys.executable).with_name("lab3")), *args]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def test_no_code_of_a_run_folder_runs(run: Path) -> None:
+    (run / "summary.json").unlink()
+    offline = run / "wandb" / f"offline-run-20260101_000000-{run.name}"
+    offline.mkdir(parents=True)
+    (offline / "x.wandb.synced").write_text("")
+    for name in ("__init__.py", "__main__.py"):
+        (run / "wandb" / name).write_text("open('ran', 'w')")
+    result = lab3(run, "resume", ".", "--mode", "offline")
+    assert result.returncode == 0, result.stderr
+    assert not (run / "ran").exists()
+
+
+def test_no_program_of_a_repository_runs(toy_files: tuple[Path, Path], tmp_path: Path) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is not here")
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org")
+    subprocess.run([*git, "init", "-q"], cwd=folder, check=True)
+    (folder / "file").write_text("1")
+    subprocess.run([*git, "add", "file"], cwd=folder, check=True)
+    subprocess.run([*git, "commit", "-qm", "x"], cwd=folder, check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], cwd=folder, check=True, capture_output=True, text=True).stdout
+    (folder / ".gitattributes").write_text("file filter=f")
+    (folder / "file").write_text("2")
+    for name, value in (("core.fsmonitor", "touch ran; false"), ("filter.f.clean", "touch ran; cat")):
+        subprocess.run([*git, "config", name, value], cwd=folder, check=True)
+    result = lab3(folder, "sweep", str(toy_files[0]), "--data", str(toy_files[1]), "--mode", "offline", "--run-id", "r")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((folder / "runs" / "r" / "manifest.json").read_text())["git_commit"] == commit.strip()
+    assert not (folder / "ran").exists()
+
+
+@pytest.mark.parametrize("folder", ["wandb", ".wandb"])
+def test_a_settings_file_of_the_current_folder_does_not_say_where_the_key_goes(
+    folder: str, invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    file = tmp_path / folder / "settings"
+    file.parent.mkdir()
+    args = ("sweep", tmp_path / "no.h5", "--data", "digits", "--mode", "offline")
+    file.write_text("[default]\nentity = me\nproject = mine\n")
+    assert "no.h5" in invoke(*args).stderr, "an entity and a project are no harm"
+    file.write_text("[default]\nbase_url = http://example.org\nhttp_proxy = x\n")
+    for command in (args, ("run", EXPERIMENTS / "digits.yaml")):
+        result = invoke(*command)
+        assert result.exit_code == 78 and "got base_url, http_proxy: W&B's client would send your key" in result.stderr
+    monkeypatch.setenv("WANDB_BASE_URL", "http://example.org")
+    assert "got http_proxy: W&B's" in invoke(*args).stderr
+    file.write_text("[default]\nbase_url = http://example.org\n")
+    assert "no.h5" in invoke(*args).stderr
+    file.write_text("no section\n")
+    assert "settings cannot be read (File contains no section headers." in invoke(*args).stderr
