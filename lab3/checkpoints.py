@@ -1,7 +1,7 @@
 """A network's and its optimiser's state after each epoch of training, durable, so that a killed training goes on."""
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,18 @@ import numpy as np
 
 from lab3.errors import RunStateError
 from lab3.files import replacing
-from lab3.foreign import read_arrays
+from lab3.foreign import read_arrays, sha256_file
 
 
 class Checkpoints:
-    """One file an epoch in `folder`, which is made with the first.
+    """One file an epoch in `folder`, which is made with the first; `sha256s` are their hashes by epoch.
 
     Not Keras's own weights file: that leaves out the state of random layers, and training would go on otherwise.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sha256s: Mapping[int, str] | None = None) -> None:
         self._folder = folder
+        self.sha256s = dict(sha256s or {})
 
     def save(self, model: Any, epoch: int) -> None:
         """Keep the state of the compiled `model` after `epoch`, counted from 1."""
@@ -28,12 +29,15 @@ class Checkpoints:
         self._folder.mkdir(exist_ok=True)
         with replacing(self._path(epoch)) as temporary, temporary.open("wb") as file:
             np.savez(file, *(np.asarray(convert_to_numpy(variable)) for variable in _variables(model)))
+        self.sha256s[epoch] = sha256_file(self._path(epoch))
 
     def load(self, model: Any, epoch: int) -> None:
         """Put the compiled `model` in its state after `epoch`. Raises `RunStateError` if that is not to be had."""
         model.optimizer.build(model.trainable_variables)
         variables, path = _variables(model), self._path(epoch)
         try:
+            if sha256_file(path) != self.sha256s.get(epoch):
+                raise ValueError("it is not what epochs.jsonl says was written")
             for variable, state in zip(variables, read_arrays(path).values(), strict=True):
                 variable.assign(state)
         except Exception as error:

@@ -27,11 +27,26 @@ class Journal:
         self.header: Row = rows[0]
         self.rows: list[Row] = rows[1:]
         self._descriptor = descriptor
+        self._n_bytes = os.fstat(descriptor).st_size
 
     def append(self, row: Row) -> None:
-        """Write one row and return once it is on the disk; raises `OSError`, with nothing of it left, if it is not."""
+        """Write one row and return once it is on the disk; raises `OSError`, with nothing of it left, if it is not.
+
+        Raises as `check_untouched` does.
+        """
+        self.check_untouched()
         _append_line(self._descriptor, row)
+        self._n_bytes = os.fstat(self._descriptor).st_size
         self.rows.append(row)
+
+    def check_untouched(self) -> None:
+        """Raise `RunStateError` if the file was replaced, cut or added to by anything else, `OSError` if it is gone."""
+        here, there = os.fstat(self._descriptor), self.path.stat()
+        if not os.path.samestat(here, there) or here.st_size != self._n_bytes:
+            raise RunStateError(
+                f"{self.path} must be written by nothing else, but was replaced, or is no longer {self._n_bytes:,} "
+                f"bytes long but {there.st_size:,}; put back what it was and resume, or start a new run"
+            )
 
 
 @contextmanager
@@ -50,7 +65,9 @@ def open_journal(path: Path, header: Mapping[str, Any]) -> Iterator[Journal]:
             _append_line(descriptor, dict(header))
             fsync_folder(path.parent)
             rows = [dict(header)]
-        yield Journal(path, descriptor, rows)
+        journal = Journal(path, descriptor, rows)
+        yield journal
+        journal.check_untouched()
     finally:
         os.close(descriptor)
 
@@ -97,11 +114,7 @@ def decode_row(line: bytes) -> Row | None:
 
 def _append_line(descriptor: int, row: Mapping[str, Any]) -> None:
     line = encode_row(row)
-    there = os.fstat(descriptor)
-    if there.st_nlink == 0:
-        # Written to, but nobody would ever find it.
-        raise FileNotFoundError(errno.ENOENT, "the journal was removed while it was written")
-    start = there.st_size
+    start = os.fstat(descriptor).st_size
     # A full disk can write a part of the line and report no error.
     n_written = os.write(descriptor, line)
     if n_written != len(line):

@@ -82,12 +82,17 @@ def hash_files(folder: Path) -> dict[str, str]:
 
     Left out are the manifest itself, what belongs to W&B's client, and hidden files, which a kill can leave.
     """
+    return {name: sha256_file(folder / name) for name in names_of_files(folder)}
+
+
+def names_of_files(folder: Path) -> list[str]:
+    """The names that `hash_files` gives."""
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {
-        name.as_posix(): sha256_file(folder / name)
+    return [
+        name.as_posix()
         for name in names
         if name.parts[0] not in ("manifest.json", "wandb") and not name.name.startswith(".")
-    }
+    ]
 
 
 def now() -> str:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,16 @@ def write_comparison(folder: Path, runs: Mapping[str, RunDir]) -> None:
     header = ["run", "layer", "criterion", "k", "n_pruned", "n_channels", "correct", "accuracy"]
     RunDir(folder).write_csv(folder / "comparison.csv", header, rows)
     save_figure(plot_comparison(curves, f"{folder.name}: accuracy as channels are pruned"), folder / "comparison.png")
+
+
+def row_of_epoch(epoch: Epoch, checkpoint: str) -> Row:
+    """The row of `epochs.jsonl` of an epoch whose checkpoint has this SHA-256."""
+    # JSON has no NaN, which a loss can be.
+    numbers = {
+        name: str(value) if value is not None and not isfinite(value) else value
+        for name, value in asdict(epoch).items()
+    }
+    return {**numbers, "checkpoint": checkpoint}
 
 
 def write_epochs(run: RunDir, history: Sequence[Epoch]) -> None:

@@ -5,7 +5,7 @@ The folder can be a stranger's: what lab3 would not have written is a `RunStateE
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -35,14 +35,15 @@ def read_points(run: RunDir) -> list[SweepPoint]:
 
 def read_capture(run: RunDir) -> tuple[np.ndarray, Scores]:
     """The mean feature maps `(H, W, C)` and scores `(C,)` of `write_capture`."""
-    with _reading(run.capture_npz):
+    with _reading(run.capture_npz, "delete it and resume, and it is made again"):
         arrays = read_arrays(run.capture_npz)
         mean_map_hwc, scores = arrays["mean_map_hwc"], Scores(arrays["importance_c"], arrays["pruned_importance_c"])
         n_channels = mean_map_hwc.shape[-1]
         if mean_map_hwc.ndim != 3 or {scores.importance_c.shape, scores.pruned_importance_c.shape} != {(n_channels,)}:
             raise ValueError("it must have maps (H, W, C) and a score for each channel")
-        if not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in arrays.values()):
-            raise ValueError("its numbers must be finite")
+        # Where a channel that has gone can never come back, its score is minus infinity.
+        if not all(array.dtype.kind == "f" and not np.isnan(array).any() for array in arrays.values()):
+            raise ValueError("it must hold numbers")
         return mean_map_hwc, scores
 
 
@@ -62,7 +63,7 @@ def read_channels(run: RunDir) -> list[ChannelStats]:
 
 def read_scores(run: RunDir) -> dict[str, np.ndarray]:
     """The scores of `write_scores`."""
-    with _reading(run.scores_csv):
+    with _reading(run.scores_csv, "delete it and resume, and it is made again"):
         rows = _rows(run.scores_csv)
         return {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if name != "channel"}
 
@@ -80,17 +81,30 @@ def read_predictions(run: RunDir) -> tuple[list[int], np.ndarray, np.ndarray]:
 
 
 def read_epochs(run: RunDir) -> list[Epoch]:
-    """The epochs of `write_epochs`; none if the run did not train."""
-    if not run.epochs_csv.exists():
-        return []
-    with _reading(run.epochs_csv):
+    """The epochs in `epochs.jsonl`; none if the run did not train."""
+    return epochs_of_rows(read_journal(run.epochs_jsonl)) if run.epochs_jsonl.exists() else []
+
+
+def epochs_of_rows(rows: Sequence[Row]) -> list[Epoch]:
+    """The epochs in a journal's rows. Raises `RunStateError` if they are none."""
+    try:
         history = [
-            Epoch(int(row.pop("epoch")), **{name: float(value) if value else None for name, value in row.items()})  # type: ignore[arg-type]
-            for row in _rows(run.epochs_csv)
+            Epoch(
+                row["epoch"],
+                float(row["loss"]),
+                float(row["accuracy"]),
+                None if row["val_loss"] is None else float(row["val_loss"]),
+                None if row["val_accuracy"] is None else float(row["val_accuracy"]),
+            )
+            for row in rows
         ]
         if [epoch.epoch for epoch in history] != list(range(1, len(history) + 1)):
             raise ValueError("epochs must be counted from 1")
+        if not all(isinstance(row["checkpoint"], str) for row in rows):
+            raise ValueError("each epoch must name its checkpoint's hash")
         return history
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise RunStateError(f"epochs.jsonl has a row that is no epoch ({error}); start a new run instead") from error
 
 
 def read_summary(run: RunDir) -> dict[str, Any]:

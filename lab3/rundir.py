@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -27,11 +28,12 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.run_id = path.absolute().name  # also of "."
+        self.run_id = path.resolve().name  # also of "." and of a link
         self.config_yaml = path / "config.yaml"
         self.manifest_json = path / "manifest.json"
         self.journal_jsonl = path / "journal.jsonl"
         self.capture_npz = path / "capture.npz"
+        self.epochs_jsonl = path / "epochs.jsonl"
         self.epochs_csv = path / "epochs.csv"
         self.checkpoints = path / "checkpoints"
         self.results_csv = path / "results.csv"
@@ -72,7 +74,7 @@ class RunDir:
         """Write what makes the folder a run."""
         self.figures.mkdir(exist_ok=True)
         write_atomically(self.config_yaml, dump_config(config).encode())
-        self.write_json(self.manifest_json, manifest)
+        self.write_manifest({**manifest, "config": config.model_dump(mode="json")})
 
     def read_config(self) -> Config:
         """The resolved configuration the run was started with."""
@@ -82,11 +84,18 @@ class RunDir:
         """What the run was made with. Raises `RunStateError` if the file is damaged."""
         try:
             manifest = dict(json.loads(self.manifest_json.read_text()))
+            if signed(manifest) != manifest:
+                raise ValueError("its checksum does not fit")
+            del manifest["sha256"]
             _check_manifest(manifest)
             return manifest
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
             raise RunStateError(f"{self.manifest_json} cannot be read ({reason}); start a new run instead") from error
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Write the manifest with its checksum in one step."""
+        self.write_json(self.manifest_json, signed(manifest))
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write `values` to a JSON file in one step."""
@@ -101,11 +110,18 @@ class RunDir:
         write_atomically(path, text.getvalue().encode())
 
 
+def signed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with the SHA-256 of all else in it as its last member."""
+    content = {name: value for name, value in manifest.items() if name != "sha256"}
+    return {**content, "sha256": hashlib.sha256(encode_json(content)).hexdigest()}
+
+
 def _check_manifest(manifest: Mapping[str, Any]) -> None:
     """Raise `KeyError`, `TypeError` or `ValueError` if something is missing or of another type than lab3 writes."""
     data, model = manifest["data"], manifest["model"]
     expected: list[tuple[str, Any, type | UnionType]] = [
         ("versions", manifest["versions"], dict),
+        ("config", manifest["config"], dict),
         ("attempts", manifest.get("attempts", []), list),
         ("files", manifest.get("files", {}), dict),
         ("model.path", model["path"], str | None),

@@ -76,6 +76,34 @@ def test_nothing_is_cut_from_a_journal_that_is_refused(journal_path: Path) -> No
     assert journal_path.read_bytes() == torn
 
 
+@pytest.mark.parametrize("change", ["cut", "added to", "replaced"])
+def test_a_journal_that_something_else_writes_is_told(change: str, journal_path: Path) -> None:
+    def touch() -> None:
+        if change == "cut":
+            os.truncate(journal_path, 30)
+        elif change == "added to":
+            with journal_path.open("ab") as file:
+                file.write(b"x")
+        else:
+            copy = journal_path.with_name("copy")
+            copy.write_bytes(journal_path.read_bytes())
+            copy.replace(journal_path)
+
+    for appends in (True, False):
+        content = journal_path.read_bytes()
+        with (
+            pytest.raises(RunStateError, match="must be written by nothing else"),
+            open_journal(journal_path, HEADER) as journal,
+        ):
+            touch()
+            if appends:
+                journal.append({"k": 3})
+        journal_path.write_bytes(content)
+    with pytest.raises(FileNotFoundError), open_journal(journal_path, HEADER) as journal:
+        journal_path.unlink()
+        journal.append({"k": 3})
+
+
 def test_a_short_write_leaves_nothing_behind(journal_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = journal_path.read_bytes()
     real_write = os.write

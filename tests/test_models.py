@@ -148,7 +148,7 @@ def test_training_that_was_stopped_ends_with_the_same_weights(n_done: int, tmp_p
         if epoch.epoch == n_done:
             raise Killed
 
-    def train(folder: str, history: list[Epoch], **more: Any) -> tuple[list[np.ndarray], list[Epoch]]:
+    def train(checkpoints: Checkpoints, history: list[Epoch], **more: Any) -> tuple[list[np.ndarray], list[Epoch]]:
         keras.utils.set_random_seed(0)
         layers = keras.layers
         model = keras.Sequential(
@@ -157,15 +157,15 @@ def test_training_that_was_stopped_ends_with_the_same_weights(n_done: int, tmp_p
         found = train_model(
             model, images_nhwc, digits.labels_n[:200], epochs=4, batch_size=32, learning_rate=0.005,
             validation_fraction=0.2, patience=None, augmentation=Augmentation(True, 0.1, 0.1, 0.1), seed=0,
-            checkpoints=Checkpoints(tmp_path / folder), history=history, **more,
+            checkpoints=checkpoints, history=history, **more,
         )  # fmt: skip
         return model.get_weights(), found
 
-    whole_weights, whole = train("whole", [])
+    whole_weights, whole = train(Checkpoints(tmp_path / "whole"), [])
     told: list[Epoch] = []
     with pytest.raises(Killed):
-        train("stopped", [], on_epoch=stop)
-    weights, history = train("stopped", told)
+        train(stopped := Checkpoints(tmp_path / "stopped"), [], on_epoch=stop)
+    weights, history = train(Checkpoints(tmp_path / "stopped", stopped.sha256s), told)
     assert history == whole
     for one, other in zip(whole_weights, weights, strict=True):
         np.testing.assert_array_equal(one, other)

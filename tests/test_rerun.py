@@ -13,9 +13,11 @@ import pytest
 from click.testing import Result
 
 from lab3.engine import SweepPoint
-from lab3.journal import read_journal
+from lab3.journal import open_journal, read_journal
+from lab3.outputs import row_of_epoch
 from lab3.pipeline.compare import compare_runs
 from lab3.rundir import RunDir
+from lab3.training import Epoch
 from tests.test_verify import edit_json, edit_point
 
 OTHER: dict[str, tuple[dict[str, Any], str]] = {
@@ -148,12 +150,23 @@ def test_predictions_and_importance_are_compared(toy: Path, tmp_path: Path) -> N
 
 def test_runs_that_only_trained_are_compared_by_epochs(tmp_path: Path) -> None:
     before, after = tmp_path / "before", tmp_path / "after"
-    for folder, text in ((before, "1,0.5,0.75,,\n2,0.25,1.0,,\n"), (after, "1,0.5,0.8,,\n")):
+    for folder, epochs in (
+        (before, [Epoch(1, 0.5, 0.75, None, None), Epoch(2, 0.25, 1.0, None, None)]),
+        (after, [Epoch(1, 0.5, 0.8, None, None)]),
+    ):
         folder.mkdir()
         data = {"test": {"source": "digits", "sha256": "", "n_images": 1}, "train": None}
-        manifest = {"kind": "train", "model": {"path": None, "sha256": None}, "data": data, "versions": {}}
-        (folder / "manifest.json").write_text(json.dumps(manifest))
-        (folder / "epochs.csv").write_text("epoch,loss,accuracy,val_loss,val_accuracy\n" + text)
+        manifest = {
+            "kind": "train",
+            "model": {"path": None, "sha256": None},
+            "data": data,
+            "versions": {},
+            "config": {},
+        }
+        RunDir(folder).write_manifest(manifest)
+        with open_journal(folder / "epochs.jsonl", {"journal": 1}) as journal:
+            for epoch in epochs:
+                journal.append(row_of_epoch(epoch, "0" * 64))
     comparison = compare_runs(RunDir(before), RunDir(after))
     assert (comparison.n_compared, comparison.unit) == (2, "epochs")
     assert comparison.differences == ["epoch 1: loss 0.5 -> 0.5, accuracy 0.75 -> 0.8", "epoch 2: only before"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,18 +15,13 @@ import pytest
 from click.testing import Result
 
 from tests.test_cli import EXPERIMENTS, unfinish
+from tests.test_verify import edit_json, edit_point
 
 
 @pytest.fixture
 def run(finished_runs: Path, tmp_path: Path) -> Path:
     """A finished run of a model file."""
     return Path(shutil.copytree(finished_runs / "toy", tmp_path / "runs" / "toy"))
-
-
-def edit(path: Path, change: Callable[[Any], object]) -> None:
-    values = json.loads(path.read_text())
-    change(values)
-    path.write_text(json.dumps(values))
 
 
 @pytest.mark.parametrize("name", ["journal.jsonl", "figures", "results.csv", "manifest.json", "config.yaml", "wandb"])
@@ -59,7 +55,7 @@ def test_pipes_and_texts_without_end_are_refused(run: Path, invoke: Callable[...
 
 def test_hashes_of_files_elsewhere_are_not_made(run: Path, invoke: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "runs" / "secret").write_text("s3cr3t")
-    edit(run / "manifest.json", lambda manifest: manifest["files"].update({"../secret": "0" * 64}))
+    edit_json(run / "manifest.json", lambda manifest: manifest["files"].update({"../secret": "0" * 64}))
     result = invoke("verify", run)
     assert result.exit_code == 65
     assert "manifest.json: members must stay inside the archive's folder, got '../secret'" in result.output
@@ -74,8 +70,8 @@ CAPTURE = {"mean_map_hwc": np.ones((2, 2, 4)), "importance_c": np.ones(4), "prun
         (np.savez_compressed, {"mean_map_hwc": np.zeros((2**13, 2**13, 4))}, "its content must be at most "),
         (np.savez, {"importance_c": np.ones(3)}, "it must have maps (H, W, C) and a score for each channel"),
         (np.savez, {"mean_map_hwc": np.ones(4)}, "it must have maps (H, W, C) and a score for each channel"),
-        (np.savez, {"importance_c": np.array([1, 2, np.nan, 3])}, "its numbers must be finite"),
-        (np.savez, {"importance_c": np.array(["a", "b", "c", "d"])}, "its numbers must be finite"),
+        (np.savez, {"importance_c": np.array([1, 2, np.nan, 3])}, "it must hold numbers"),
+        (np.savez, {"importance_c": np.array(["a", "b", "c", "d"])}, "it must hold numbers"),
         (
             np.savez,
             {name: array[..., :3] for name, array in CAPTURE.items()},
@@ -109,20 +105,24 @@ def test_a_capture_that_does_not_fit_is_refused(
 def test_a_manifest_that_lab3_does_not_write_is_refused(
     command: str, change: Callable[[Any], object], message: str, run: Path, invoke: Callable[..., Result]
 ) -> None:
-    edit(run / "manifest.json", change)
+    edit_json(run / "manifest.json", change)
     if command == "resume":
         (run / "summary.json").unlink()
     result = invoke(command, run)
     assert result.exit_code == 78 and f"manifest.json cannot be read ({message})" in result.stderr, result.output
 
 
-@pytest.mark.parametrize("name", ["summary.json", "channels.csv", "scores.csv", "epochs.csv"])
+@pytest.mark.parametrize("name", ["summary.json", "channels.csv", "scores.csv", "epochs.jsonl"])
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\0", b"channel,score\n1,x\n"])
 def test_what_cannot_be_read_is_not_published(
     name: str, content: bytes, run: Path, invoke: Callable[..., Result]
 ) -> None:
     (run / name).write_bytes(content)
     result = invoke("publish", run)
+    if name == "epochs.jsonl":
+        # A torn line, of a run that did not train.
+        assert result.exit_code == 75 or "is damaged (its checksum does not fit)" in result.stderr
+        return
     assert result.exit_code == 78 and f"{run / name} cannot be read (" in result.stderr, result.output
 
 
@@ -185,3 +185,124 @@ def test_a_settings_file_of_the_current_folder_does_not_say_where_the_key_goes(
     assert "no.h5" in invoke(*args).stderr
     file.write_text("no section\n")
     assert "settings cannot be read (File contains no section headers." in invoke(*args).stderr
+
+
+@pytest.mark.parametrize(
+    ("k", "changes", "message"),
+    [
+        (1, {"k": 0}, "K=0 must be there once"),
+        (1, {"k": 77}, "K=77 must be of the schedule"),
+        (1, {"pruned_channels": [3]}, "K=1 must have the channels gone that the ranking gives"),
+        (1, {"total": 9}, "K=1 must be of 4 images"),
+        (1, {"correct": 10**400}, "K=1 must be right for as many images as its classes"),
+        (1, {"class_correct": [4]}, "K=1 must have 2 classes"),
+        (0, {"confusion": [[1]]}, "K=0 must have a confusion matrix of its classes"),
+    ],
+)
+def test_a_point_that_the_sweep_cannot_have_is_refused(
+    k: int, changes: dict[str, Any], message: str, run: Path, invoke: Callable[..., Result]
+) -> None:
+    copy = unfinish(run, 2)
+    edit_point(copy, k, **changes)
+    result = invoke("resume", copy, "--mode", "disabled")
+    assert result.exit_code == 78 and f"has a point that this sweep cannot have: {message}; start" in result.stderr, (
+        result.output
+    )
+
+
+@pytest.mark.parametrize("name", ["capture.npz", "scores.csv"])
+def test_what_the_journal_names_must_not_change_and_what_it_does_not_is_made_again(
+    name: str, run: Path, invoke: Callable[..., Result]
+) -> None:
+    whole = (run / name).read_bytes()
+    copy = unfinish(run, 2)
+    if name == "capture.npz":
+        with np.load(run / name) as arrays:
+            np.savez(copy / name, **{key: array[..., ::-1] for key, array in arrays.items()})
+    else:
+        (copy / name).write_bytes(whole.replace(b"0,", b"0,9", 1))
+    result = invoke("resume", copy, "--mode", "disabled")
+    assert result.exit_code == 78 and f"{name.partition('.')[0]} was '" in result.stderr, result.output
+    (copy / "journal.jsonl").unlink()
+    assert invoke("resume", copy, "--mode", "disabled").exit_code == 0
+    assert (copy / name).read_bytes() == whole
+    assert (copy / "results.csv").read_bytes() == (run / "results.csv").read_bytes()
+
+
+def test_settings_and_states_of_a_training_must_not_change(
+    invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(*_: object, **__: object) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lab3.pipeline.training.save_model", stop)
+        result = invoke("train", EXPERIMENTS / "digits.yaml", "--set", "train.epochs=2", "--run-id", "t")
+        assert isinstance(result.exception, Stop)
+    run = tmp_path / "runs" / "t"
+    config = (run / "config.yaml").read_text()
+    for old, new in (
+        ("seed: 0", "seed: 3"),
+        ("epochs: 2", "epochs: 3"),
+        ("learning_rate: 0.001", "learning_rate: 0.1"),
+    ):
+        (run / "config.yaml").write_text(config.replace(old, new))
+        result = invoke("resume", run)
+        name, now = new.split(": ")
+        assert result.exit_code == 78 and re.search(
+            rf"begun with other settings: (train\.)?{name} was .*, now {now}; put", result.stderr
+        ), result.output
+    (run / "config.yaml").write_text(config)
+    epochs = (run / "epochs.jsonl").read_bytes()
+    (run / "epochs.jsonl").write_bytes(epochs.replace(b'"loss":', b'"loss":1', 1))
+    assert "epochs.jsonl line 2 of 3 is damaged" in invoke("resume", run).stderr
+    (run / "epochs.jsonl").write_bytes(epochs)
+    states = sorted((run / "checkpoints").iterdir())
+    content = states[-1].read_bytes()
+    states[-1].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    result = invoke("resume", run)
+    assert result.exit_code == 78 and "it is not what epochs.jsonl says was written" in result.stderr
+    states[-1].write_bytes(content)
+    assert invoke("resume", run).exit_code == 0
+    assert invoke("verify", run).stdout.startswith("t: whole, 2 epochs, ")
+
+
+def test_a_run_that_is_started_again_must_be_asked_for_the_same(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "r")
+    command = ("sweep", toy_files[0], "--data", toy_files[1])
+    assert invoke(*command).exit_code == 0
+    assert "is finished; nothing is left to do" in invoke(*command).stderr
+    result = invoke(*command, "--set", "prune.criterion=apoz")
+    assert result.exit_code == 78
+    assert "other settings: prune.criterion was 'mean_activation', now 'apoz'; put them back" in result.stderr
+    result = invoke("sweep", toy_files[1], "--data", toy_files[1])
+    assert result.exit_code == 78 and "other settings: model.path was '" in result.stderr
+
+
+def test_a_configuration_that_is_changed_or_gone_in_mid_run_is_told(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lab3.pipeline import sweeping
+
+    original = sweeping.tell_end  # type: ignore[attr-defined]
+    config = tmp_path / "runs" / "r" / "config.yaml"
+
+    def touch(*args: Any) -> None:
+        original(*args)
+        change()
+
+    monkeypatch.setattr(sweeping, "tell_end", touch)
+    command = ("sweep", toy_files[0], "--data", toy_files[1], "--run-id", "r")
+    change: Callable[[], object] = lambda: config.write_text(config.read_text().replace("bias: zero", "bias: keep"))  # noqa: E731
+    result = invoke(*command)
+    assert result.exit_code == 78 and "config.yaml was changed while the run worked; put back" in result.stderr
+    shutil.rmtree(tmp_path / "runs")
+    change = config.unlink
+    result = invoke(*command)
+    assert result.exit_code == 78 and "config.yaml: no such file" in result.stderr
+    assert not config.with_name("summary.json").exists()

@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 
 from lab3.journal import decode_row, encode_row
-from lab3.rundir import runs_in
+from lab3.rundir import runs_in, signed
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def replace(path: Path, old: str, new: str) -> None:
 def edit_json(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     values = json.loads(path.read_text())
     edit(values)
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps(signed(values) if path.name == "manifest.json" else values))
 
 
 def edit_point(run: Path, k: int, /, **values: Any) -> None:
@@ -78,7 +78,7 @@ def test_a_whole_run_is_whole(toy: Path, own: Path, invoke: Callable[..., Result
     result = invoke("verify", toy, own)
     assert result.exit_code == 0 and result.stdout.splitlines() == [
         "toy: whole, 4 points, 15 files",
-        "own: whole, 4 points, 15 files",
+        "own: whole, 4 points, 16 files",
     ]
     names = set(json.loads((own / "manifest.json").read_text())["files"])
     written = {path.relative_to(own).as_posix() for path in own.rglob("*") if path.is_file()}
@@ -216,7 +216,7 @@ def test_damage_is_seen_by_the_hashes_and_by_the_record(
 def test_another_model_in_the_run_is_seen(own: Path, invoke: Callable[..., Result]) -> None:
     (own / "model.h5").write_bytes((own / "model.h5").read_bytes() + b"x")
     result = invoke("verify", own)
-    assert result.exit_code == 65 and result.stdout.startswith("own: 2 problems, 4 points, 15 files\n")
+    assert result.exit_code == 65 and result.stdout.startswith("own: 2 problems, 4 points, 16 files\n")
     assert "  model.h5 is not what the run wrote: SHA-256 " in result.stdout
     assert f"  the model, {own / 'model.h5'}, must be what the run was made with: SHA-256 " in result.stdout
     (own / "model.h5").unlink()
@@ -262,7 +262,7 @@ def test_an_unfinished_run_is_called_so_and_is_whole_after_resuming(toy: Path, i
 
 
 def test_a_run_that_only_trained(own: Path, invoke: Callable[..., Result]) -> None:
-    for path in (*own.glob("*.jsonl"), *own.glob("*.npz"), *own.glob("[mrc]*.csv")):
+    for path in (own / "journal.jsonl", *own.glob("*.npz"), *own.glob("[mrc]*.csv")):
         path.unlink()
     edit_json(own / "manifest.json", lambda manifest: (manifest.update(kind="train"), manifest.pop("files")))
     (own / "summary.json").write_text('{"kept_epoch": 1}')

@@ -17,7 +17,8 @@ from lab3.cli.runs import resume_command, run_command, sweep_command, train_comm
 from lab3.cli.verify import verify_command
 from lab3.errors import Lab3Error
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+# The disk is as it should be, a name or what stands there is not.
+_WRONG_NAMES = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENOENT, errno.EEXIST)
 
 
 class _Group(click.Group):
@@ -30,7 +31,7 @@ class _Group(click.Group):
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
         except OSError as error:
-            if error.errno not in _DISK_ERRORS:
+            if error.errno is None:
                 raise
             where = f" {error.filename}" if error.filename else ""
             click.echo(
@@ -38,7 +39,7 @@ class _Group(click.Group):
                 "see to it, then `lab3 resume RUN` goes on from there.",
                 err=True,
             )
-            ctx.exit(74)
+            ctx.exit(78 if error.errno in _WRONG_NAMES else 74)
         except KeyboardInterrupt:
             click.echo("\nInterrupted: what was computed is kept, `lab3 resume RUN` goes on from there.", err=True)
             ctx.exit(130)

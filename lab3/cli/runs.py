@@ -164,7 +164,7 @@ def _start(experiment: Path | None, settings: list[str], *, kind: Any, **options
     with TerminalProgress() as progress:
         path, working = _preempted(options, is_run)
         if path:
-            run = resume_run(path, progress=progress, **working)
+            run = resume_run(path, progress=progress, asked=config, **working)
         else:
             run = start_run(config, kind=kind, progress=progress, **options)
     show_run(run)

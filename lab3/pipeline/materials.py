@@ -49,6 +49,12 @@ def fetch_inputs(config: Config, out: Path, mode: Mode, shared: Shared, progress
     for section, key, type in places:
         address = getattr(getattr(config, section), key)
         if address is None or not address.startswith(PREFIX):
+            if "://" in (address or ""):
+                # Not shown: it can hold a password.
+                raise ConfigError(
+                    f"{section}.{key} must be a path or {PREFIX}entity/project/name:alias, got an address of another "
+                    "kind; download it and give the file"
+                )
             continue
         if mode != "online":
             raise ConfigError(f"{address} needs W&B online, but it is {mode}; give a file, or --mode online with a key")

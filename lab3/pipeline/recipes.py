@@ -10,7 +10,7 @@ from lab3.backend import Device
 from lab3.config import Config
 from lab3.errors import RunStateError, StoppedError
 from lab3.manifest import make_manifest, now
-from lab3.pipeline.checks import check_room, check_same_versions
+from lab3.pipeline.checks import check_inputs, check_room, check_same_settings, check_same_versions
 from lab3.pipeline.finishing import finish_run
 from lab3.pipeline.materials import Materials, Shared, fetch_inputs, load_materials
 from lab3.pipeline.record import flatten_summary, tell_inputs, tell_results, tell_training, tracker_settings
@@ -76,19 +76,24 @@ def resume_run(
     max_attempts: int | None = None,
     progress: Progress,
     shared: Shared | None = None,
+    asked: Config | None = None,
 ) -> RunDir:
     """Finish the run at `path` from where its journal ends; a finished run is left as it is.
 
-    Raises `RunStateError` if model, data or versions are not those the run was started with, or if it has been started
-    `max_attempts` times already, `RunLockedError` if it is being worked on.
+    Raises `RunStateError` if settings, model, data or versions are not those the run was started with, or not those of
+    `asked` if it is given, or if it has been started `max_attempts` times already, `RunLockedError` if it is being
+    worked on.
     """
     run = open_run(path)
     with run.lock():
+        config, manifest = run.read_config(), run.read_manifest()
+        check_same_settings(run, manifest, config)
+        if asked is not None:
+            check_same_settings(run, manifest, with_absolute_paths(asked), has_places=True)
         if run.is_finished:
             progress.say(f"run {run.path} is finished; nothing is left to do")
             return run
-        config = run.read_config()
-        manifest = run.read_manifest()
+        check_inputs(run, config, manifest)
         n_attempts = len(manifest.get("attempts", ()))
         if max_attempts is not None and n_attempts >= max_attempts:
             raise RunStateError(
@@ -127,7 +132,7 @@ def _work(
 ) -> RunDir:
     manifest = run.read_manifest()
     manifest["attempts"] = [*manifest.get("attempts", ()), now()]
-    run.write_json(run.manifest_json, manifest)
+    run.write_manifest(manifest)
     elapsed: dict[str, float] = {}
     with _tracked(run, config, mode, progress, is_resumed=is_resumed) as (tracker, summary):
         tell_training(run, tracker)
@@ -136,13 +141,15 @@ def _work(
                 materials = train_network(run, config, materials, tracker, progress)
         if manifest["model"]["sha256"] is None:
             manifest["model"] = {"path": str(materials.model_path), "sha256": materials.model_sha256}
-            run.write_json(run.manifest_json, manifest)
+            run.write_manifest(manifest)
         tell_inputs(run, config, tracker)
         if manifest["kind"] == "train":
             summary.update(summarise_training(run, config, materials))
         else:
             summary.update(sweep_network(run, config, materials, tracker, progress, elapsed))
-        finish_run(run, manifest | {"finished_at": now(), "elapsed_s": elapsed}, {"run_id": run.run_id, **summary})
+        finish_run(
+            run, config, manifest | {"finished_at": now(), "elapsed_s": elapsed}, {"run_id": run.run_id, **summary}
+        )
         tell_results(run, tracker)
     return run
 
@@ -171,6 +178,8 @@ def _tracked(
         yield tracker, summary
     except FileNotFoundError as error:
         tracker.finish({}, exit_code=1)
+        if run.manifest_json.exists():
+            raise
         raise RunStateError(f"run {run.path} was removed while it was worked on ({error}); start it again") from error
     except StoppedError as stopped:
         tracker.finish({}, stopped.exit_code, is_preempted=True)

@@ -34,6 +34,8 @@ def tell_record(run: RunDir, tracker: Tracker) -> str | None:
 def tracker_settings(run: RunDir, config: Config) -> dict[str, Any]:
     """What a tracker says of the run as a whole."""
     tracking, manifest = config.tracking, run.read_manifest()
+    # Hashes of the files come at the end; W&B's artifacts have their own.
+    told = {name: manifest[name] for name in manifest if name not in ("config", "files")}
     return {
         "project": tracking.project,
         "entity": tracking.entity,
@@ -41,8 +43,7 @@ def tracker_settings(run: RunDir, config: Config) -> dict[str, Any]:
         "job_type": manifest["kind"],
         "notes": tracking.notes,
         "tags": tracking.tags,
-        # Hashes of the files come at the end; W&B's artifacts have their own.
-        "config": {**config.model_dump(), "manifest": {key: manifest[key] for key in manifest if key != "files"}},
+        "config": {**config.model_dump(), "manifest": told},
     }
 
 
@@ -101,7 +102,13 @@ def tell_results(run: RunDir, tracker: Tracker) -> None:
     """The files of a finished run."""
     summary = readers.read_summary(run)
     named = [run.journal_jsonl, run.results_csv, run.metrics_csv, run.channels_csv, run.epochs_csv, run.summary_json]
-    named += [run.scores_csv, run.config_yaml, run.predictions_npz, *sorted(run.figures.glob("*.png"))]
+    named += [
+        run.scores_csv,
+        run.epochs_jsonl,
+        run.config_yaml,
+        run.predictions_npz,
+        *sorted(run.figures.glob("*.png")),
+    ]
     files = {path.relative_to(run.path).as_posix(): path for path in named if path.exists()}
     facts = {"run": run.run_id, "best": summary.get("best"), "baseline": summary.get("baseline")}
     tracker.log_asset(Asset("output", "results", f"results-{_plain(run.run_id)}", facts, files))

@@ -9,11 +9,10 @@ from typing import Any
 from lab3.backend import Device, load_backend
 from lab3.config import Config
 from lab3.errors import ConfigError, RunStateError, UnfinishedError
-from lab3.foreign import sha256_file
 from lab3.manifest import differing_versions
+from lab3.pipeline.checks import check_inputs, check_same_settings
 from lab3.pipeline.compare import Comparison, compare_runs
 from lab3.pipeline.recipes import start_run
-from lab3.pipeline.verify import input_files
 from lab3.progress import Progress
 from lab3.rundir import RunDir, open_run
 
@@ -49,6 +48,7 @@ def rerun_run(
     if not original.is_finished:
         raise UnfinishedError(f"only a finished run can be repeated, {path} is not; go on with `lab3 resume {path}`")
     manifest, config = original.read_manifest(), original.read_config()
+    check_same_settings(original, manifest, config)
     config = _with_places(config, model, data, train_data)
     if train:
         if config.model.path is not None:
@@ -58,7 +58,7 @@ def rerun_run(
         manifest["model"] = {"path": None, "sha256": None}
     elif manifest["kind"] == "train":
         raise ConfigError(f"{path} only trained a network and has no points; give --train to train it again")
-    _check_files(original, config, manifest)
+    check_inputs(original, config, manifest)
     if config.model.path is None and not train:
         trained = {"path": str(original.path / f"model.{config.train.format}")}
         config = config.model_copy(update={"model": config.model.model_copy(update=trained)})
@@ -94,16 +94,6 @@ def _with_places(config: Config, model: Path | None, data: str | None, train_dat
     }
     sections = {name: getattr(config, name).model_copy(update=places[name]) for name in places}
     return config.model_copy(update=sections)
-
-
-def _check_files(run: RunDir, config: Config, manifest: dict[str, Any]) -> None:
-    """Before a changed file fails in some other way; what is missing or no file is told when it is loaded."""
-    for what, (path, recorded) in input_files(run, config, manifest).items():
-        if path.is_file() and what != "train data" and (now := sha256_file(path)) != recorded:
-            raise RunStateError(
-                f"the {what} must be what {run.path} was made with (SHA-256 {recorded}), got {path} with {now}; "
-                "put the file back, or say where it is with --model or --data"
-            )
 
 
 def _free_id(out: Path, run_id: str) -> str:

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from lab3.config import Config
 from lab3.data import Dataset
 from lab3.engine import SweepPoint, sweep_points
 from lab3.errors import RunStateError
-from lab3.journal import Journal, open_journal
-from lab3.manifest import computing_versions
+from lab3.journal import Journal, open_journal, read_lines
+from lab3.pipeline.fingerprints import sweep_header
 from lab3.pipeline.materials import Materials
 from lab3.pipeline.record import tell_channels, tell_end
 from lab3.progress import Advance, Progress
@@ -51,9 +51,10 @@ def sweep_network(
     with timed(elapsed, "score_s"):
         steps = _rank(run, split, config, materials, captured, tracker, progress)
 
-    header = journal_header(config, run.read_manifest())
+    header = sweep_header(run, config, run.read_manifest())
     with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, header) as journal:
         points = readers.points_of_rows(journal.rows)
+        _check_points(points, steps, materials, split.n_labels)
         for point in points:
             tracker.log_point(point)
         with progress.bar("sweep", len(steps), "K") as advance:
@@ -76,6 +77,32 @@ def sweep_network(
     layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
     settings = {**prune.model_dump(exclude={"layer", "score_on"}), "scored_on": materials.scored_on.source}
     return outputs.summarise(points, layer, settings, config.sweep.safe_drop)
+
+
+def _check_points(
+    points: Sequence[SweepPoint], steps: Sequence[PruneStep], materials: Materials, n_labels: int
+) -> None:
+    """Raise `RunStateError` if the journal has a point that this sweep cannot have."""
+    gone = {step.k: step.pruned_channels for step in steps}
+    seen: set[int] = set()
+    for point in points:
+        for rule, is_kept in (
+            ("be of the schedule", point.k in gone),
+            ("be there once", point.k not in seen),
+            ("have the channels gone that the ranking gives", point.pruned_channels == gone.get(point.k)),
+            (f"be of {len(materials.test)} images", point.total == len(materials.test)),
+            ("be right for as many images as its classes", point.correct == sum(point.class_correct) <= point.total),
+            (f"have {n_labels} classes", len(point.class_correct) == n_labels),
+            (
+                "have a confusion matrix of its classes",
+                point.confusion is None or {len(point.confusion), *map(len, point.confusion)} == {n_labels},
+            ),
+        ):
+            if not is_kept:
+                raise RunStateError(
+                    f"journal.jsonl has a point that this sweep cannot have: K={point.k} must {rule}; start a new run"
+                )
+        seen.add(point.k)
 
 
 def _split(materials: Materials, config: Config, layer: str | int | None) -> Split:
@@ -138,7 +165,9 @@ def _rank(
 ) -> tuple[PruneStep, ...]:
     """The channels gone at each K, with the channel table and the feature maps drawn and told."""
     prune = config.prune
-    if not run.capture_npz.exists():
+    # What no journal vouches for is made again.
+    is_vouched = run.journal_jsonl.exists() and bool(read_lines(run.journal_jsonl, is_finished=False))
+    if not (is_vouched and run.capture_npz.exists() and run.scores_csv.exists()):
         scored = materials.scored_on
         if scored is not materials.test:
             needs_features = prune.criterion in NEED_FEATURES
@@ -226,21 +255,3 @@ def _capture_now(
             keep_features=keep_features,
             on_progress=lambda n: advance(n, ""),
         )
-
-
-def journal_header(config: Config, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What the points of a journal depend on; training acts through the model's hash."""
-    settings = {
-        **config.data.model_dump(include={"color", "scale", "mean", "std"}),
-        **config.prune.model_dump(),
-        "schedule": config.sweep.schedule,
-        "shortcut": config.sweep.shortcut,
-    }
-    return {
-        "journal": 1,
-        "model": manifest["model"]["sha256"],
-        "data": manifest["data"]["test"]["sha256"],
-        "settings": settings,
-        "seed": config.seed,
-        "versions": computing_versions(manifest),
-    }

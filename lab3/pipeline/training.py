@@ -7,7 +7,9 @@ from lab3 import outputs, readers
 from lab3.backend import compile_function, map_blocks
 from lab3.checkpoints import Checkpoints
 from lab3.config import Config
+from lab3.journal import open_journal
 from lab3.model_files import save_model
+from lab3.pipeline.fingerprints import training_header
 from lab3.pipeline.materials import Materials
 from lab3.progress import Progress
 from lab3.rundir import RunDir
@@ -25,14 +27,18 @@ def train_network(run: RunDir, config: Config, materials: Materials, tracker: Tr
     images_nhwc = materials.preprocess(materials.train.images_nhwc)
     n_batches = count_batches(len(images_nhwc), settings.validation_fraction, settings.batch_size)
     progress.say(f"training {config.model.architecture} on {len(images_nhwc):,} images of {materials.train.source}")
-    history = readers.read_epochs(run)
-    checkpoints = Checkpoints(run.checkpoints)
-    with progress.bar("train", settings.epochs * n_batches, "batches") as advance:
+    header = training_header(config, run.read_manifest())
+    with (
+        open_journal(run.epochs_jsonl, header) as journal,
+        progress.bar("train", settings.epochs * n_batches, "batches") as advance,
+    ):
+        history = readers.epochs_of_rows(journal.rows)
+        checkpoints = Checkpoints(run.checkpoints, {row["epoch"]: row["checkpoint"] for row in journal.rows})
         advance(len(history) * n_batches, "")
 
         def tell(epoch: Epoch) -> None:
+            journal.append(outputs.row_of_epoch(epoch, checkpoints.sha256s[epoch.epoch]))
             history.append(epoch)
-            outputs.write_epochs(run, history)
             tracker.log_epoch(epoch)
             shown = epoch.accuracy if epoch.val_accuracy is None else epoch.val_accuracy
             name = "accuracy" if epoch.val_accuracy is None else "validation accuracy"
@@ -54,6 +60,7 @@ def train_network(run: RunDir, config: Config, materials: Materials, tracker: Tr
             on_epoch=tell,
             on_batch=lambda n: advance(n, ""),
         )
+    outputs.write_epochs(run, history)
     progress.say(f"kept the weights of epoch {best_epoch(history).epoch} of {len(history)}")
     tracker.log_figures({"learning_curves": outputs.draw_training(run, history)})
     path = run.path / f"model.{settings.format}"

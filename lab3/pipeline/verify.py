@@ -1,12 +1,17 @@
 """Hold a run's folder against its own record, without running anything."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from lab3 import readers
+from lab3 import outputs, readers
 from lab3.config import Config
 from lab3.foreign import problem_of_path, sha256_file
+from lab3.journal import read_lines
+from lab3.manifest import names_of_files
+from lab3.pipeline.checks import changed_settings, input_files
 from lab3.pipeline.findings import Verified, check_figures
+from lab3.pipeline.fingerprints import training_header
 from lab3.pipeline.verify_sweep import check_sweep
 from lab3.rundir import RunDir, check_plain, open_run
 from lab3.training import best_epoch
@@ -36,27 +41,20 @@ def verify_run(path: Path) -> Verified:
         config = run.read_config()
     if manifest is None or config is None:
         return found
+    with found.reading("config.yaml"):
+        if differences := changed_settings(manifest, config):
+            found.problems.append(f"config.yaml is not what the run was begun with: {'; '.join(differences)}")
     with found.reading("manifest.json"):
         _check_inputs(run, config, manifest, found)
+    if run.epochs_jsonl.exists():
+        with found.reading("epochs.jsonl"):
+            _check_epochs(run, config, manifest, found)
     if manifest.get("kind") == "train":
-        with found.reading("summary.json or epochs.csv"):
+        with found.reading("summary.json or epochs.jsonl"):
             _check_training(run, found)
     elif found.is_finished or run.journal_jsonl.exists():
         check_sweep(run, config, manifest, found)
     return found
-
-
-def input_files(run: RunDir, config: Config, manifest: Manifest) -> dict[str, tuple[Path, str]]:
-    """The files the run's numbers come from: where they should be, and the SHA-256 they had."""
-    files = {}
-    if manifest["model"]["sha256"] is not None:
-        trained = run.path / f"model.{config.train.format}"
-        files["model"] = Path(config.model.path) if config.model.path else trained, manifest["model"]["sha256"]
-    sources = {"test": config.data.test, "train": config.data.train or config.data.test}
-    for split, facts in manifest["data"].items():
-        if facts is not None and sources[split] not in ("digits", "cifar10"):
-            files[f"{split} data"] = Path(sources[split]), facts["sha256"]
-    return files
 
 
 def _check_files(run: RunDir, manifest: Manifest, found: Verified) -> None:
@@ -64,6 +62,8 @@ def _check_files(run: RunDir, manifest: Manifest, found: Verified) -> None:
         return
     if "files" not in manifest:
         found.remarks.append("the manifest has no hashes of the files: an earlier lab3 made this run")
+    for name in sorted(set(names_of_files(run.path)) - set(manifest.get("files", {}))):
+        found.remarks.append(f"{name} is not of the run: the manifest does not name it")
     for name, recorded in manifest.get("files", {}).items():
         path = run.path / name
         if problem := problem_of_path(name):
@@ -95,6 +95,23 @@ def _check_inputs(run: RunDir, config: Config, manifest: Manifest, found: Verifi
             found.problems.append(f"the {what}, {path}, is missing")
         else:
             found.remarks.append(f"the {what}, {path}, could not be checked: no such file here")
+
+
+def _check_epochs(run: RunDir, config: Config, manifest: Manifest, found: Verified) -> None:
+    lines = read_lines(run.epochs_jsonl, is_finished=found.is_finished)
+    if not lines:
+        return
+    header, *rows = lines
+    expected = training_header(config, manifest)
+    if differing := [name for name in expected if header.get(name) != expected[name]]:
+        found.problems.append(f"epochs.jsonl was begun with other {', '.join(differing)} than config.yaml has")
+    history = readers.epochs_of_rows(rows)
+    if found.is_finished:
+        with tempfile.TemporaryDirectory() as folder:
+            anew = RunDir(Path(folder))
+            outputs.write_epochs(anew, history)
+            if anew.epochs_csv.read_bytes() != run.epochs_csv.read_bytes():
+                found.problems.append("epochs.csv is not what epochs.jsonl gives")
 
 
 def _check_training(run: RunDir, found: Verified) -> None:

@@ -15,7 +15,7 @@ from lab3.config import Config
 from lab3.engine import SweepPoint
 from lab3.journal import read_lines
 from lab3.pipeline.findings import Verified, check_figures
-from lab3.pipeline.sweeping import journal_header
+from lab3.pipeline.fingerprints import sweep_header
 from lab3.rank import channel_stats, plan_pruning
 from lab3.rundir import RunDir
 from lab3.schedule import parse_schedule
@@ -30,9 +30,10 @@ def check_sweep(run: RunDir, config: Config, manifest: Mapping[str, Any], found:
             return
         header, points = lines[0], readers.points_of_rows(lines[1:])
         found.n_counted = len(points)
-        expected = journal_header(config, manifest)
+        expected = sweep_header(run, config, manifest)
         # A later lab3 can know settings that the header does not have yet.
-        differing = [name for name in ("model", "data", "seed", "versions") if header[name] != expected[name]]
+        whole = [name for name in expected if name not in ("journal", "settings")]
+        differing = [name for name in whole if header[name] != expected[name]]
         differing += [name for name, value in header["settings"].items() if value != expected["settings"].get(name)]
         if differing:
             found.problems.append(

@@ -13,6 +13,9 @@ _HARMLESS = {"entity", "project"}
 def import_client() -> Any:
     """The package `wandb`. Raises as `check_local_settings` does."""
     check_local_settings()
+    # The client takes an empty variable for a value.
+    for name in [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value]:
+        del os.environ[name]
     import wandb
 
     return wandb

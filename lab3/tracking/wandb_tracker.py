@@ -208,8 +208,7 @@ class WandbTracker:
         self._start(settings)
 
     def _start(self, settings: dict[str, Any]) -> None:
-        import wandb
-
+        wandb = import_client()
         quiet = wandb.Settings(console="off", silent=True, **self._limits)
         self._run = wandb.init(mode=self.mode, settings=quiet, **settings)
         if settings["resume"]:
