@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import marshal
+import os
 import pickle
 import shutil
 import stat
@@ -1120,6 +1121,105 @@ def pickle_that_encodes_a_text_often(place: Place) -> Path:
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:
         archive.addfile(noise, io.BytesIO(np.random.default_rng(0).bytes(2**20)))
         archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+# Sources that are no files, and images that keep Pillow busy
+
+
+@hostile("data", "must be a file or a folder, got a pipe or device")
+def pipe_as_npz(place: Place) -> Path:
+    os.mkfifo(place.folder / "data.npz")
+    return place.folder / "data.npz"
+
+
+@hostile("data", "must be a file or a folder, got a pipe or device")
+def pipe_as_zip(place: Place) -> Path:
+    os.mkfifo(place.folder / "images.zip")
+    return place.folder / "images.zip"
+
+
+@hostile("data", "must be a file or a folder, got a pipe or device")
+def device_as_tar(place: Place) -> Path:
+    (place.folder / "cifar.tar.gz").symlink_to("/dev/zero")
+    return place.folder / "cifar.tar.gz"
+
+
+@hostile("data", "arrays must be named <name>.npy, got 'x_test'")
+def npz_of_raw_bytes(place: Place) -> Path:
+    path = place.folder / "data.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x_test", b"hello")
+        archive.writestr("y_test", b"xx")
+    return path
+
+
+@hostile("data", "arrays must be named <name>.npy, got 'y_test'")
+def npz_with_raw_bytes_beside_an_array(place: Place) -> Path:
+    path = npz_with(place)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("y_test", b"hello")
+    return path
+
+
+@hostile("data", "images must lie at most 8 folders deep, got 32,001 for one")
+def images_in_deep_folders(place: Place) -> Path:
+    return zip_with(place, {"a/" * 32_000 + f"c/{number}.png": png() for number in range(20)})
+
+
+@hostile(
+    "data", "the images must have at most 500 times the bytes they are stored in, got 4,025,671,680 bytes of pixels"
+)
+def images_of_one_colour(place: Place) -> Path:
+    path = place.folder / "images.zip"
+    content = png((5792, 5792))
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(40):
+            archive.writestr(f"a/{number}.png", content)
+    return path
+
+
+@hostile("data", "the images must have at most 500 times the bytes they are stored in")
+def images_that_share_their_bytes(place: Place) -> Path:
+    """Entries of the directory that all lead to one image of half noise."""
+    pixels = np.zeros((5792, 5792), np.uint8)
+    pixels[:20] = np.random.default_rng(0).integers(0, 256, (20, 5792))
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("a/000.png", content.getvalue())
+    data = whole.getvalue()
+    start, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    directory = b"".join(data[start:end].replace(b"a/000.png", b"a/%03d.png" % number) for number in range(150))
+    tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 150, 150, len(directory), start, 0)
+    path = place.folder / "images.zip"
+    path.write_bytes(data[:start] + directory + tail)
+    return path
+
+
+@hostile("data", "a/0.jpg: a JPEG must have at most 50 scans, got 306")
+def jpeg_of_many_scans(place: Place) -> Path:
+    content = io.BytesIO()
+    Image.new("L", (2_000, 2_000)).save(content, "JPEG", progressive=True)
+    good = content.getvalue()
+    last_scan = good[good.rindex(b"\xff\xc4", 0, good.rindex(b"\xff\xda")) : -2]
+    return zip_with(place, {"a/0.jpg": good[:-2] + last_scan * 300 + good[-2:]})
+
+
+@hostile("data", "cannot be read: [Errno 40]")
+def image_that_links_to_itself(place: Place) -> Path:
+    path = place.folder / "images"
+    (path / "a").mkdir(parents=True)
+    (path / "a" / "loop.png").symlink_to("loop.png")
+    return path
+
+
+@hostile("data", "names must be printable")
+def class_name_of_two_lines(place: Place) -> Path:
+    path = place.folder / "images"
+    (path / "a\nb").mkdir(parents=True)
+    (path / "a\nb" / "1.png").write_bytes(png())
     return path
 
 

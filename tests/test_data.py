@@ -1,6 +1,7 @@
 import io
 import pickle
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,13 @@ def test_a_folder_with_train_and_test_gives_each_split(tmp_path: Path) -> None:
 def test_grayscale_has_one_channel(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", FILES)
     assert load_dataset(str(path), "test", "grayscale").images_nhwc.shape == (4, 4, 4, 1)
+
+
+def test_many_classes_are_read_in_time_that_grows_with_their_number_alone(tmp_path: Path) -> None:
+    content = png(1)
+    path = write_zip(tmp_path / "x.zip", {f"{number:04}/x.png": content for number in range(1_000)})
+    dataset = load_dataset(str(path), "test")
+    assert dataset.labels_n.tolist() == list(range(1_000)) and len(dataset.class_names or ()) == 1_000
 
 
 def test_npz_in_keras_layout(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -209,6 +217,15 @@ def test_data_that_does_not_fit_the_model_says_why(data: Dataset, message: str) 
     with pytest.raises(DataError) as caught:
         check_dataset(data, (4, 4, 3), 2)
     assert message in str(caught.value)
+
+
+def test_numbers_too_large_for_float32_are_told_without_a_warning(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x_test=np.array([1e300, -1e300]).reshape(2, 1, 1, 1), y_test=[0, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        huge = load_dataset(str(tmp_path / "x.npz"), "test")
+        with pytest.raises(DataError, match="got NaN or infinity in 2 images, the first is number 0"):
+            check_dataset(huge, (1, 1, 1), 2)
 
 
 def test_grayscale_models_get_a_hint() -> None:
