@@ -1243,12 +1243,20 @@ experiment("&a [*a]\n", "aliases (*name) are not allowed", "list_in_itself")
 experiment("[" * 20_000, "nested too deep", "deep_yaml")
 experiment("seed: " + "[" * 300 + "]" * 300, "seed: must be a whole number", "deep_setting")
 experiment("x: " + "a" * 300_000, "must have at most 262,144 bytes, got 300,003", "long_yaml")
-experiment(f"seed: {'9' * 10_000}\n", "not valid YAML: Exceeds the limit", "endless_number")
-experiment("seed: !!timestamp 2020-99-99\n", "not valid YAML: month must be in 1..12", "impossible_date")
-experiment("seed: !!int\n", "not valid YAML: string index out of range", "no_number_at_all")
-experiment("seed: !!int abc\n", "not valid YAML: invalid literal", "no_number")
+experiment(
+    f"seed: {'9' * 10_000}\n",
+    "line 1, column 7: not valid YAML: a number must lie within -2**63 and 2**63",
+    "endless_number",
+)
+experiment(
+    "seed: !!timestamp 2020-99-99\n",
+    "not valid YAML: a value must be of its type, got '2020-99-99' as !!timestamp",
+    "impossible_date",
+)
+experiment("seed: !!int\n", "a value must be of its type, got '' as !!int; correct it", "no_number_at_all")
+experiment("seed: !!int abc\n", "a value must be of its type, got 'abc' as !!int; correct it", "no_number")
 experiment("? [a, b]\n: 1\n", "a key must be plain text", "list_as_key")
-experiment("1: 2\nnull: 3\n", "2 problems", "keys_that_are_no_text")
+experiment("1: 2\nnull: 3\n", "a key must be text, got '1'; correct it, or put it in quotes", "keys_that_are_no_text")
 experiment("seed: !!binary 'abc'\n", "not valid YAML: failed to decode base64", "broken_base64")
 experiment(b"seed: \xff\xfe\n", "cannot be read as a text file", "no_utf8")
 experiment("seed: \x00\n", "not valid YAML", "null_character")
@@ -1257,6 +1265,45 @@ experiment("model: {allow_classes: ['x>Lambda']}\n", "must not hold x>Lambda", "
 experiment("model: {path: a.h5, sha256: XYZ}\n", "model.sha256: must be 64 digits 0-9 a-f", "hash_that_is_none")
 experiment(f"model: {{sha256: {'0a' * 32}}}\n", "must be null where model.path is null", "hash_of_no_file")
 experiment("model: {max_nesting: 100000}\n", "model.max_nesting: must be at most 300", "no_limit_to_nesting")
+_HEX = "0x" + "f" * 5_000
+for _where, _text in {
+    "seed": f"seed: {_HEX}",
+    "scale": f"data: {{scale: {_HEX}}}",
+    "mean": f"data: {{mean: [{_HEX}]}}",
+    "epochs": f"train: {{epochs: {_HEX}}}",
+    "layer": f"prune: {{layer: {_HEX}}}",
+    "schedule": f"sweep: {{schedule: [{_HEX}]}}",
+    "feature_maps_k": f"sweep: {{feature_maps_k: [{_HEX}]}}",
+    "max_bytes": f"data: {{max_bytes: {_HEX}}}",
+    "everything": _HEX,
+}.items():
+    experiment(_text, "a number must lie within -2**63 and 2**63", f"endless_{_where}")
+experiment(f"seed: {2**64}", "a number must lie within -2**63 and 2**63", "number_of_65_bits")
+experiment("seed: 1" + ":10" * 80_000, "a number must lie within -2**63 and 2**63", "endless_time")
+experiment(f"? {_HEX}\n: 1", "a key must be text, got '0xfff", "endless_key")
+experiment("seed: !!bool maybe", "a value must be of its type, got 'maybe' as !!bool; correct it", "no_truth")
+experiment("name: !!timestamp x", "a value must be of its type, got 'x' as !!timestamp; correct it", "no_date")
+for _stop in ("200000000", "9999999999", "1" + "0" * 40):
+    experiment(
+        f"sweep: {{schedule: '0:{_stop}:1'}}", "sweep.schedule: must hold whole numbers of at most 1,000,000, got '0:",
+        f"schedule_to_{len(_stop)}_digits",
+    )  # fmt: skip
+experiment("data: {mean: [" + "a," * 60_000 + "]}", "more than 49 problems, the first are", "many_problems")
+experiment("".join(f"{n:05}: 1\n" for n in range(25_000)), "a key must be text, got '00000'", "many_numbers_as_keys")
+experiment("".join(f"k{n:05}: 1\n" for n in range(25_000)), "more than 50 problems, the first are", "many_unknown_keys")
+experiment("? a" + ".a" * 60_000 + "\n: 1", "a.a.a...: unknown key", "key_of_many_dots")
+
+
+@hostile("config", "must be a file, got a folder, pipe or device")
+def pipe_as_experiment(place: Place) -> Path:
+    os.mkfifo(place.folder / "experiment.yaml")
+    return place.folder / "experiment.yaml"
+
+
+@hostile("config", "must be a file, got a folder, pipe or device")
+def device_as_experiment(place: Place) -> Path:
+    (place.folder / "experiment.yaml").symlink_to("/dev/zero")
+    return place.folder / "experiment.yaml"
 
 
 # Journals
