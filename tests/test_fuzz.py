@@ -217,6 +217,22 @@ def jpeg(is_progressive: bool) -> bytes:
     return content.getvalue()
 
 
+@many
+@given(damaged(cifar_tar()[:512]), st.sampled_from([b"0", b"5", b"x", b"g", b"L", b"S"]), st.binary(max_size=12))
+def test_data_of_damaged_tar_headers(place: Place, damaged_header: bytes, kind: bytes, size: bytes) -> None:
+    header = bytearray(damaged_header.ljust(512, b"\0"))
+    header[156:157] = kind
+    header[124 : 124 + len(size)] = size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path = place.folder / "cifar.tar"
+    path.write_bytes(header + cifar_tar())
+    try:
+        load_dataset(str(path), "test")
+    except DataError:
+        pass
+
+
 GOOD_DATA: dict[str, Callable[[Place], bytes]] = {
     "images.zip": lambda place: zip_with(place, {}).read_bytes(),
     "cifar.tar": lambda _: cifar_tar(),
