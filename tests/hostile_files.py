@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import marshal
+import os
 import pickle
 import shutil
 import stat
@@ -939,7 +940,7 @@ def tar_bomb(place: Place) -> Path:
     return tar_with(place, (tarfile.TarInfo("zeros"), bytes(2**27)))
 
 
-@hostile("data", "a batch must have at most 67,108,864 bytes")
+@hostile("data", "test_batch must have at most 67,108,864 bytes")
 def huge_batch(place: Place) -> Path:
     path = place.folder / "cifar.tar"
     member = tarfile.TarInfo("test_batch")
@@ -948,10 +949,10 @@ def huge_batch(place: Place) -> Path:
     return path
 
 
-@hostile("data", "not a whole tar archive (a member has a header of")
+@hostile("data", "names must have at most 100 letters, got a longer one")
 def long_name_in_tar(place: Place) -> Path:
     header = tarfile.TarInfo("././@LongLink")
-    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2**33
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2**32
     path = place.folder / "cifar.tar.gz"
     path.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(2**20), 1))
     return path
@@ -1012,6 +1013,216 @@ def pickled_array_of_objects(place: Place) -> Path:
     return batch(place, pickle.dumps({b"data": np.array([None, {}], object), b"labels": [1, 2]}, protocol=2))
 
 
+# Archives and batches that keep Python busy
+
+
+def raw_tar(place: Place, content: bytes, name: str = "cifar.tar.gz") -> Path:
+    path = place.folder / name
+    path.write_bytes(gzip.compress(content, 1) if name.endswith("gz") else content)
+    return path
+
+
+def tar_header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE, size_field: bytes | None = None) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    if size_field is not None:
+        header[124:136] = size_field
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+NEGATIVE = tar_header("readme") + tar_header("x", size_field=b"\xff" + (-512).to_bytes(11, "big", signed=True))
+
+
+@hostile("data", "not a whole tar archive (a header has a number that is not octal)")
+def negative_size_in_tar(place: Place) -> Path:
+    return raw_tar(place, NEGATIVE + bytes(1_024), "cifar.tar")
+
+
+@hostile("data", "not a whole tar archive (a header has a number that is not octal)")
+def negative_size_in_gzip(place: Place) -> Path:
+    return raw_tar(place, NEGATIVE + bytes(1_024))
+
+
+@hostile("data", "not a whole tar archive (a header has a wrong checksum)")
+def wrong_checksum_in_tar(place: Place) -> Path:
+    return raw_tar(place, tar_header("readme").replace(b"readme", b"rEadme"))
+
+
+@hostile("data", "test_batch missing; this must be the CIFAR-10 python archive")
+def sparse_file_of_pax(place: Place) -> Path:
+    record = b"GNU.sparse.size=1\n300005 q=" + b"1" * 300_000 + b"\n"
+    pax = b"21 " + record
+    return raw_tar(place, tar_header("p", len(pax), tarfile.XHDTYPE) + pax + bytes(-len(pax) % 512) + tar_header("a"))
+
+
+@hostile("data", "an archive must have at most 1,000 members, got more")
+def row_of_extended_headers(place: Place) -> Path:
+    return raw_tar(place, tar_header("p", 0, tarfile.XHDTYPE) * 3_000 + tar_header("a"))
+
+
+@hostile("data", "names must have at most 100 letters, got a longer one")
+def row_of_long_names(place: Place) -> Path:
+    long_name = tar_header("././@LongLink", 1, tarfile.GNUTYPE_LONGNAME) + b"a".ljust(512, b"\0")
+    return raw_tar(place, long_name * 3_000 + tar_header("a"))
+
+
+@hostile("data", "an archive must have at most 1,000 members, got more")
+def tar_of_many_members(place: Place) -> Path:
+    return raw_tar(place, b"".join(tar_header(str(number)) for number in range(20_000)))
+
+
+@hostile("data", "must hold each batch once, got test_batch twice")
+def tar_with_a_batch_twice(place: Place) -> Path:
+    good = pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [1]}, protocol=2)
+    member = tarfile.TarInfo("test_batch")
+    return tar_with(place, (member, good), (member, good))
+
+
+@hostile("data", "step 3, DUP, is not one of a batch's")
+def pickle_with_tuples_in_tuples(place: Place) -> Path:
+    return batch(place, b"\x80\x02})" + b"2\x86" * 40 + b"K\x01s.")
+
+
+@hostile("data", "step 4, BINGET, is not one of a batch's")
+def pickle_with_tuples_used_again(place: Place) -> Path:
+    again = b"".join(b"h%ch%c\x86q%c" % (number, number, number + 1) for number in range(40))
+    return batch(place, b"\x80\x02})q\x00" + again + b"K\x01s.")
+
+
+@hostile("data", "step 6, BINGET, is not one of a batch's")
+def pickle_with_tuples_used_again_after_a_step_back(place: Place) -> Path:
+    again = b"".join(b"h%ch%c\x86N0q%c" % (number, number, number + 1) for number in range(40))
+    return batch(place, b"\x80\x02})N0q\x00" + again + b"K\x01s.")
+
+
+@hostile("data", "TUPLE1, is not one of a batch's")
+def pickle_with_a_deep_tuple(place: Place) -> Path:
+    return batch(place, b"\x80\x02})" + b"\x85" * 900_000 + b"K\x01s.")
+
+
+@hostile("data", "FROZENSET, is not one of a batch's")
+def pickle_with_a_set_of_tuples(place: Place) -> Path:
+    return batch(place, b"\x80\x04(K\x01\x91.")
+
+
+@hostile("data", "it encodes more than 67,108,864 bytes")
+def pickle_that_encodes_a_text_often(place: Place) -> Path:
+    text = b"c_codecs\nencode\nq\x00X" + struct.pack("<I", 60_000_000) + b"a" * 60_000_000 + b"q\x01"
+    path = raw_tar(place, b"")
+    content = b"\x80\x02" + text + b"X\x06\0\0\0latin1q\x02]q\x03" + b"h\x00h\x01h\x02\x86Ra" * 100 + b"."
+    member = tarfile.TarInfo("test_batch")
+    member.size = len(content)
+    # Noise beside it, or it is a decompression bomb.
+    noise = tarfile.TarInfo("readme")
+    noise.size = 2**20
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        archive.addfile(noise, io.BytesIO(np.random.default_rng(0).bytes(2**20)))
+        archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+# Sources that are no files, and images that keep Pillow busy
+
+
+@hostile("data", "must be a file or a folder, got a pipe or device")
+def pipe_as_npz(place: Place) -> Path:
+    os.mkfifo(place.folder / "data.npz")
+    return place.folder / "data.npz"
+
+
+@hostile("data", "must be a file or a folder, got a pipe or device")
+def pipe_as_zip(place: Place) -> Path:
+    os.mkfifo(place.folder / "images.zip")
+    return place.folder / "images.zip"
+
+
+@hostile("data", "must be a file or a folder, got a pipe or device")
+def device_as_tar(place: Place) -> Path:
+    (place.folder / "cifar.tar.gz").symlink_to("/dev/zero")
+    return place.folder / "cifar.tar.gz"
+
+
+@hostile("data", "arrays must be named <name>.npy, got 'x_test'")
+def npz_of_raw_bytes(place: Place) -> Path:
+    path = place.folder / "data.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x_test", b"hello")
+        archive.writestr("y_test", b"xx")
+    return path
+
+
+@hostile("data", "arrays must be named <name>.npy, got 'y_test'")
+def npz_with_raw_bytes_beside_an_array(place: Place) -> Path:
+    path = npz_with(place)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("y_test", b"hello")
+    return path
+
+
+@hostile("data", "images must lie at most 8 folders deep, got 32,001 for one")
+def images_in_deep_folders(place: Place) -> Path:
+    return zip_with(place, {"a/" * 32_000 + f"c/{number}.png": png() for number in range(20)})
+
+
+@hostile(
+    "data", "the images must have at most 500 times the bytes they are stored in, got 4,025,671,680 bytes of pixels"
+)
+def images_of_one_colour(place: Place) -> Path:
+    path = place.folder / "images.zip"
+    content = png((5792, 5792))
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(40):
+            archive.writestr(f"a/{number}.png", content)
+    return path
+
+
+@hostile("data", "the images must have at most 500 times the bytes they are stored in")
+def images_that_share_their_bytes(place: Place) -> Path:
+    """Entries of the directory that all lead to one image of half noise."""
+    pixels = np.zeros((5792, 5792), np.uint8)
+    pixels[:20] = np.random.default_rng(0).integers(0, 256, (20, 5792))
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("a/000.png", content.getvalue())
+    data = whole.getvalue()
+    start, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    directory = b"".join(data[start:end].replace(b"a/000.png", b"a/%03d.png" % number) for number in range(150))
+    tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 150, 150, len(directory), start, 0)
+    path = place.folder / "images.zip"
+    path.write_bytes(data[:start] + directory + tail)
+    return path
+
+
+@hostile("data", "a/0.jpg: a JPEG must have at most 50 scans, got 306")
+def jpeg_of_many_scans(place: Place) -> Path:
+    content = io.BytesIO()
+    Image.new("L", (2_000, 2_000)).save(content, "JPEG", progressive=True)
+    good = content.getvalue()
+    last_scan = good[good.rindex(b"\xff\xc4", 0, good.rindex(b"\xff\xda")) : -2]
+    return zip_with(place, {"a/0.jpg": good[:-2] + last_scan * 300 + good[-2:]})
+
+
+@hostile("data", "cannot be read: [Errno 40]")
+def image_that_links_to_itself(place: Place) -> Path:
+    path = place.folder / "images"
+    (path / "a").mkdir(parents=True)
+    (path / "a" / "loop.png").symlink_to("loop.png")
+    return path
+
+
+@hostile("data", "names must be printable")
+def class_name_of_two_lines(place: Place) -> Path:
+    path = place.folder / "images"
+    (path / "a\nb").mkdir(parents=True)
+    (path / "a\nb" / "1.png").write_bytes(png())
+    return path
+
+
 # Experiments
 
 
@@ -1032,12 +1243,20 @@ experiment("&a [*a]\n", "aliases (*name) are not allowed", "list_in_itself")
 experiment("[" * 20_000, "nested too deep", "deep_yaml")
 experiment("seed: " + "[" * 300 + "]" * 300, "seed: must be a whole number", "deep_setting")
 experiment("x: " + "a" * 300_000, "must have at most 262,144 bytes, got 300,003", "long_yaml")
-experiment(f"seed: {'9' * 10_000}\n", "not valid YAML: Exceeds the limit", "endless_number")
-experiment("seed: !!timestamp 2020-99-99\n", "not valid YAML: month must be in 1..12", "impossible_date")
-experiment("seed: !!int\n", "not valid YAML: string index out of range", "no_number_at_all")
-experiment("seed: !!int abc\n", "not valid YAML: invalid literal", "no_number")
+experiment(
+    f"seed: {'9' * 10_000}\n",
+    "line 1, column 7: not valid YAML: a number must lie within -2**63 and 2**63",
+    "endless_number",
+)
+experiment(
+    "seed: !!timestamp 2020-99-99\n",
+    "not valid YAML: a value must be of its type, got '2020-99-99' as !!timestamp",
+    "impossible_date",
+)
+experiment("seed: !!int\n", "a value must be of its type, got '' as !!int; correct it", "no_number_at_all")
+experiment("seed: !!int abc\n", "a value must be of its type, got 'abc' as !!int; correct it", "no_number")
 experiment("? [a, b]\n: 1\n", "a key must be plain text", "list_as_key")
-experiment("1: 2\nnull: 3\n", "2 problems", "keys_that_are_no_text")
+experiment("1: 2\nnull: 3\n", "a key must be text, got '1'; correct it, or put it in quotes", "keys_that_are_no_text")
 experiment("seed: !!binary 'abc'\n", "not valid YAML: failed to decode base64", "broken_base64")
 experiment(b"seed: \xff\xfe\n", "cannot be read as a text file", "no_utf8")
 experiment("seed: \x00\n", "not valid YAML", "null_character")
@@ -1046,6 +1265,45 @@ experiment("model: {allow_classes: ['x>Lambda']}\n", "must not hold x>Lambda", "
 experiment("model: {path: a.h5, sha256: XYZ}\n", "model.sha256: must be 64 digits 0-9 a-f", "hash_that_is_none")
 experiment(f"model: {{sha256: {'0a' * 32}}}\n", "must be null where model.path is null", "hash_of_no_file")
 experiment("model: {max_nesting: 100000}\n", "model.max_nesting: must be at most 300", "no_limit_to_nesting")
+_HEX = "0x" + "f" * 5_000
+for _where, _text in {
+    "seed": f"seed: {_HEX}",
+    "scale": f"data: {{scale: {_HEX}}}",
+    "mean": f"data: {{mean: [{_HEX}]}}",
+    "epochs": f"train: {{epochs: {_HEX}}}",
+    "layer": f"prune: {{layer: {_HEX}}}",
+    "schedule": f"sweep: {{schedule: [{_HEX}]}}",
+    "feature_maps_k": f"sweep: {{feature_maps_k: [{_HEX}]}}",
+    "max_bytes": f"data: {{max_bytes: {_HEX}}}",
+    "everything": _HEX,
+}.items():
+    experiment(_text, "a number must lie within -2**63 and 2**63", f"endless_{_where}")
+experiment(f"seed: {2**64}", "a number must lie within -2**63 and 2**63", "number_of_65_bits")
+experiment("seed: 1" + ":10" * 80_000, "a number must lie within -2**63 and 2**63", "endless_time")
+experiment(f"? {_HEX}\n: 1", "a key must be text, got '0xfff", "endless_key")
+experiment("seed: !!bool maybe", "a value must be of its type, got 'maybe' as !!bool; correct it", "no_truth")
+experiment("name: !!timestamp x", "a value must be of its type, got 'x' as !!timestamp; correct it", "no_date")
+for _stop in ("200000000", "9999999999", "1" + "0" * 40):
+    experiment(
+        f"sweep: {{schedule: '0:{_stop}:1'}}", "sweep.schedule: must hold whole numbers of at most 1,000,000, got '0:",
+        f"schedule_to_{len(_stop)}_digits",
+    )  # fmt: skip
+experiment("data: {mean: [" + "a," * 60_000 + "]}", "more than 49 problems, the first are", "many_problems")
+experiment("".join(f"{n:05}: 1\n" for n in range(25_000)), "a key must be text, got '00000'", "many_numbers_as_keys")
+experiment("".join(f"k{n:05}: 1\n" for n in range(25_000)), "more than 50 problems, the first are", "many_unknown_keys")
+experiment("? a" + ".a" * 60_000 + "\n: 1", "a.a.a...: unknown key", "key_of_many_dots")
+
+
+@hostile("config", "must be a file, got a folder, pipe or device")
+def pipe_as_experiment(place: Place) -> Path:
+    os.mkfifo(place.folder / "experiment.yaml")
+    return place.folder / "experiment.yaml"
+
+
+@hostile("config", "must be a file, got a folder, pipe or device")
+def device_as_experiment(place: Place) -> Path:
+    (place.folder / "experiment.yaml").symlink_to("/dev/zero")
+    return place.folder / "experiment.yaml"
 
 
 # Journals

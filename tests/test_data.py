@@ -1,6 +1,7 @@
 import io
 import pickle
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,13 @@ def test_grayscale_has_one_channel(tmp_path: Path) -> None:
     assert load_dataset(str(path), "test", "grayscale").images_nhwc.shape == (4, 4, 4, 1)
 
 
+def test_many_classes_are_read_in_time_that_grows_with_their_number_alone(tmp_path: Path) -> None:
+    content = png(1)
+    path = write_zip(tmp_path / "x.zip", {f"{number:04}/x.png": content for number in range(1_000)})
+    dataset = load_dataset(str(path), "test")
+    assert dataset.labels_n.tolist() == list(range(1_000)) and len(dataset.class_names or ()) == 1_000
+
+
 def test_npz_in_keras_layout(tmp_path: Path, rng: np.random.Generator) -> None:
     path = tmp_path / "data.npz"
     x = rng.integers(0, 256, (3, 4, 4), np.uint8)
@@ -99,7 +107,8 @@ def test_the_cifar_archive_and_its_folder_are_channels_first_rows(tmp_path: Path
     with tarfile.open(archive, "w:gz") as tar:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
-            info.size = len(content)
+            # Python packs parts of seconds as headers of their own.
+            info.size, info.mtime = len(content), 1.5
             tar.addfile(info, io.BytesIO(content))
     folder = write_tree(tmp_path / "unpacked", files)
     for source in (archive, folder, folder / "cifar-10-batches-py"):
@@ -208,6 +217,15 @@ def test_data_that_does_not_fit_the_model_says_why(data: Dataset, message: str) 
     with pytest.raises(DataError) as caught:
         check_dataset(data, (4, 4, 3), 2)
     assert message in str(caught.value)
+
+
+def test_numbers_too_large_for_float32_are_told_without_a_warning(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x_test=np.array([1e300, -1e300]).reshape(2, 1, 1, 1), y_test=[0, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        huge = load_dataset(str(tmp_path / "x.npz"), "test")
+        with pytest.raises(DataError, match="got NaN or infinity in 2 images, the first is number 0"):
+            check_dataset(huge, (1, 1, 1), 2)
 
 
 def test_grayscale_models_get_a_hint() -> None:

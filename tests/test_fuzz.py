@@ -1,11 +1,13 @@
 """Readers return or raise a Lab3Error, whatever they are given. `make fuzz` tries for as long as one likes."""
 
+import gzip
 import io
 import json
 import os
 import pickle
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from lab3.config import Config, load_config
 from lab3.data import load_dataset
@@ -212,13 +215,43 @@ def npz() -> bytes:
     return content.getvalue()
 
 
-@pytest.mark.parametrize("name", ["images.zip", "cifar.tar", "data.npz"])
+def jpeg(is_progressive: bool) -> bytes:
+    content = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(pixels).save(content, "JPEG", progressive=is_progressive)
+    return content.getvalue()
+
+
+@many
+@given(damaged(cifar_tar()[:512]), st.sampled_from([b"0", b"5", b"x", b"g", b"L", b"S"]), st.binary(max_size=12))
+def test_data_of_damaged_tar_headers(place: Place, damaged_header: bytes, kind: bytes, size: bytes) -> None:
+    header = bytearray(damaged_header.ljust(512, b"\0"))
+    header[156:157] = kind
+    header[124 : 124 + len(size)] = size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path = place.folder / "cifar.tar"
+    path.write_bytes(header + cifar_tar())
+    try:
+        load_dataset(str(path), "test")
+    except DataError:
+        pass
+
+
+GOOD_DATA: dict[str, Callable[[Place], bytes]] = {
+    "images.zip": lambda place: zip_with(place, {}).read_bytes(),
+    "cifar.tar": lambda _: cifar_tar(),
+    "cifar.tar.gz": lambda _: gzip.compress(cifar_tar(), mtime=0),
+    "data.npz": lambda _: npz(),
+}
+
+
+@pytest.mark.parametrize("name", GOOD_DATA)
 @many
 @given(data=st.data())
 def test_data_damaged(place: Place, name: str, data: Any) -> None:
-    good = {"images.zip": lambda: zip_with(place, {}).read_bytes(), "cifar.tar": cifar_tar, "data.npz": npz}[name]()
     path = place.folder / name
-    path.write_bytes(data.draw(damaged(good)))
+    path.write_bytes(data.draw(damaged(GOOD_DATA[name](place))))
     try:
         load_dataset(str(path), "test")
     except DataError:
@@ -234,7 +267,12 @@ def test_data_of_damaged_batches_and_images(place: Place, data: Any) -> None:
     (folder / "test_batch").write_bytes(data.draw(damaged(pickled[:200] + pickled[-100:]) | damaged(pickled)))
     images = place.folder / "images"
     (images / "a").mkdir(parents=True, exist_ok=True)
-    (images / "a" / "1.png").write_bytes(data.draw(damaged(png())))
+    for name in ("1.png", "1.jpg"):
+        (images / "a" / name).unlink(missing_ok=True)
+    if data.draw(st.booleans()):
+        (images / "a" / "1.png").write_bytes(data.draw(damaged(png())))
+    else:
+        (images / "a" / "1.jpg").write_bytes(data.draw(damaged(jpeg(data.draw(st.booleans())))))
     for path in (folder, images):
         try:
             load_dataset(str(path), "test")

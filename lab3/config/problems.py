@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from lab3.config.sections import Section
 from lab3.errors import ConfigError
 
+_MOST_SHOWN = 50
+
 SectionT = TypeVar("SectionT", bound=Section)
 
 
@@ -19,19 +21,23 @@ def check_values(section: type[SectionT], values: Mapping[str, Any], source: str
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        problems: dict[str, str] = {}
-        for item in error.errors():
+        items = error.errors(include_url=False)
+        problems: dict[tuple[int | str, ...], str] = {}
+        for item in items[:_MOST_SHOWN]:
             # A union reports each of its members; one line for the key is enough.
-            key, problem = _describe(section, dict(item))
-            problems[key] = f"{problems[key]} or {problem.removeprefix('must be ')}" if key in problems else problem
+            loc, problem = _describe(section, dict(item))
+            problems[loc] = f"{problems[loc]} or {problem.removeprefix('must be ')}" if loc in problems else problem
         # Of a list that fails as a whole because of one item, the item's line is enough.
-        problems = {key: rule for key, rule in problems.items() if not any(k.startswith(f"{key}.") for k in problems)}
-        received = {key: _shown(_lookup(values, key)) for key in problems}
+        wholes = {loc[:depth] for loc in problems for depth in range(1, len(loc))}
         lines = [
-            f"  {_printable(key)}: {rule}" + ("" if rule.startswith("unknown key") else f", got {received[key]}")
-            for key, rule in problems.items()
+            f"  {_printable(_key(loc))}: {rule}"
+            + ("" if rule.startswith("unknown key") else f", got {_shown(_lookup(values, loc))}")
+            for loc, rule in problems.items()
+            if loc not in wholes
         ]
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        if len(items) > _MOST_SHOWN:
+            count = f"more than {count}, the first are"
         raise ConfigError("\n".join([f"{source}: {count}", *lines])) from error
 
 
@@ -57,29 +63,28 @@ _LIMITS = {
 }
 
 
-def _describe(section: type[Section], item: dict[str, Any]) -> tuple[str, str]:
+def _describe(section: type[Section], item: dict[str, Any]) -> tuple[tuple[int | str, ...], str]:
     # Of an unknown key every part is a key, even "str".
     is_unknown = item["type"] == "extra_forbidden"
-    loc = [part for part in item["loc"] if is_unknown or not _is_union_branch(part)]
-    key = ".".join(str(part) for part in loc)
+    loc = tuple(part for part in item["loc"] if is_unknown or not _is_union_branch(part))
     if is_unknown:
         known = _known_keys(section, [str(part) for part in loc[:-1]])
         near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-        parent = ".".join(str(part) for part in (*loc[:-1], ""))
-        return key, "unknown key" + (
+        parent = _key((*loc[:-1], ""))
+        return loc, "unknown key" + (
             f", did you mean {parent}{near[0]}?" if near else f"; known here: {', '.join(known)}"
         )
     context = item.get("ctx", {})
     if item["type"] in _LIMITS:
         words, limit = _LIMITS[item["type"]]
-        return key, f"must be {words} {context[limit]}"
+        return loc, f"must be {words} {context[limit]}"
     if item["type"] == "literal_error":
         rule = f"must be one of {context['expected'].replace(' or ', ', ')}"
         near = difflib.get_close_matches(str(item["input"]), re.findall(r"'([^']*)'", context["expected"]), n=1)
-        return key, rule + (f" (did you mean {near[0]}?)" if near else "")
+        return loc, rule + (f" (did you mean {near[0]}?)" if near else "")
     if item["type"] == "value_error":
-        return key, str(context["error"])
-    return key, _RULES.get(item["type"], item["msg"])
+        return loc, str(context["error"])
+    return loc, _RULES.get(item["type"], item["msg"])
 
 
 def _is_union_branch(part: int | str) -> bool:
@@ -95,18 +100,24 @@ def _known_keys(section: type[Section], path: Sequence[str]) -> list[str]:
     return list(section.model_fields)
 
 
-def _lookup(values: Any, key: str) -> Any:
-    for part in key.split("."):
+def _lookup(values: Any, loc: Sequence[int | str]) -> Any:
+    for part in loc:
         if isinstance(values, Mapping):
             values = values.get(part)
-        elif isinstance(values, list) and part.isdecimal() and int(part) < len(values):
-            values = values[int(part)]
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
         else:
             return values
     return values
 
 
+def _key(loc: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in loc)
+
+
 def _printable(key: str) -> str:
+    if len(key) > 100:
+        key = key[:97] + "..."
     return key if key.isprintable() else repr(key)
 
 

@@ -10,20 +10,24 @@ import io
 import pickle
 import pickletools
 import re
-import tarfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from lab3.data.tar_files import read_members
 from lab3.errors import DataError
-from lab3.foreign import one_line, problem_of_path, problem_of_size
+from lab3.foreign import one_line
 
 _BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 _MOST_BATCH_BYTES = 64 * 2**20  # a batch has 31 MB
 _MOST_OPCODES = 1_000_000  # a batch has about 60,000
-_MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
+_MOST_TUPLES = 1_000  # that no call takes up; an array has 3
+_PUTS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")
+_GETS = ("GET", "BINGET", "LONG_BINGET")
+_TUPLES = ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
+_USED_AGAIN = ("UNICODE", "STRING", "BYTES", "GLOBAL", "REDUCE", "LIST", "DICT")  # or ending so
 _ARRAY_MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
 
 
@@ -44,7 +48,11 @@ def read_cifar_folder(path: Path, split: Literal["train", "test"]) -> tuple[np.n
     for name in _BATCHES[split]:
         if (folder / name).is_symlink():
             raise DataError(f"{folder / name}: batches must be files, got a link; unpack the archive again")
-        _check_batch_bytes((folder / name).stat().st_size, name)
+        if (n_bytes := (folder / name).stat().st_size) > _MOST_BATCH_BYTES:
+            raise DataError(
+                f"{folder / name}: must have at most {_MOST_BATCH_BYTES:,} bytes, got {n_bytes:,}; "
+                "unpack the archive again"
+            )
     return _join([_decode((folder / name).read_bytes(), name) for name in _BATCHES[split]])
 
 
@@ -54,59 +62,18 @@ def read_cifar_archive(path: Path, split: Literal["train", "test"], max_bytes: i
     Raises `DataError` if the archive is damaged, holds more than `max_bytes`, links, devices or names that lead out of
     it, or lacks a batch.
     """
+    batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     try:
-        batches = _read_batches(path, split, max_bytes)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, OverflowError, ValueError) as error:
+        for name, content in read_members(path, _BATCHES[split], _MOST_BATCH_BYTES, max_bytes):
+            if name in batches:
+                raise DataError(f"{path}: must hold each batch once, got {name} twice; fetch the archive again")
+            batches[name] = _decode(content, name)
+    except (EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
         raise DataError(f"{path}: not a whole tar archive ({one_line(error)})") from error
     missing = [name for name in _BATCHES[split] if name not in batches]
     if missing:
         raise DataError(f"{path}: {', '.join(missing)} missing; this must be the CIFAR-10 python archive")
     return _join([batches[name] for name in _BATCHES[split]])
-
-
-def _read_batches(path: Path, split: str, max_bytes: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    n_bytes = 0
-    with _open_stream(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-        for member in archive:
-            if problem := problem_of_path(member.name):
-                raise DataError(f"{path}: {problem}")
-            if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
-                raise DataError(
-                    f"{path}: members must be files and folders, got a link or device, {member.name[:60]!r}; "
-                    "fetch the archive again"
-                )
-            n_bytes += tarfile.BLOCKSIZE + member.size
-            # Whatever comes after this member is found by decompressing it.
-            if problem := problem_of_size(n_bytes, path.stat().st_size, max_bytes, "data.max_bytes"):
-                raise DataError(f"{path}: {problem}")
-            name = PurePosixPath(member.name).name
-            if name in _BATCHES[split] and (file := archive.extractfile(member)) is not None:
-                _check_batch_bytes(member.size, name)
-                batches[name] = _decode(file.read(), name)
-    return batches
-
-
-def _open_stream(path: Path) -> gzip.GzipFile | io.BufferedReader:
-    with path.open("rb") as file:
-        is_compressed = file.read(2) == b"\x1f\x8b"
-    return _Gzip(path) if is_compressed else path.open("rb")
-
-
-class _Gzip(gzip.GzipFile):
-    """Refuses to decompress much at once: `tarfile` reads long names of any declared length whole."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= _MOST_BATCH_BYTES:
-            raise tarfile.ReadError(f"a member has a header of {size} bytes")
-        return super().read(size)
-
-
-def _check_batch_bytes(n_bytes: int, name: str) -> None:
-    if n_bytes > _MOST_BATCH_BYTES:
-        raise DataError(
-            f"{name}: a batch must have at most {_MOST_BATCH_BYTES:,} bytes, got {n_bytes:,}; fetch the archive again"
-        )
 
 
 class _Array:
@@ -130,6 +97,8 @@ class _Dtype:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
+    n_encoded = 0
+
     def find_class(self, module: str, name: str) -> Any:
         if module in _ARRAY_MODULES and name in ("_reconstruct", "ndarray"):
             return _Array
@@ -137,8 +106,15 @@ class _ArrayUnpickler(pickle.Unpickler):
             return _Dtype
         if (module, name) == ("_codecs", "encode"):
             # How Python 3 pickles bytes for Python 2; a new function each time, which a pickle may do anything to.
-            return lambda text, _encoding: str.encode(text, "latin1")
+            return lambda text, _encoding: self._encode(text)
         raise pickle.UnpicklingError(f"it holds {module}.{name}, which is not an array")
+
+    def _encode(self, text: str) -> bytes:
+        # One long text can be encoded any number of times.
+        self.n_encoded += len(text)
+        if self.n_encoded > _MOST_BATCH_BYTES:
+            raise pickle.UnpicklingError(f"it encodes more than {_MOST_BATCH_BYTES:,} bytes")
+        return str.encode(text, "latin1")
 
 
 def _decode(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -153,10 +129,27 @@ def _decode(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_opcodes(content: bytes) -> None:
-    """Raise `ValueError` for a pickle of endless steps, or one that asks for a huge table of earlier values."""
+    """Raise `ValueError` for a pickle of endless steps, a huge table of earlier values, or tuples in tuples in tuples.
+
+    To hash a tuple as a key, Python visits what is in it, as often as it is in it and without a limit to the depth.
+    """
+    n_tuples, previous = 0, ""
+    may_use_again: dict[int, bool] = {}
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-        if count > _MOST_OPCODES or (opcode.name in _MEMO_OPCODES and int(argument or 0) > _MOST_OPCODES):
+        if count > _MOST_OPCODES or (opcode.name in _PUTS and int(argument or 0) > _MOST_OPCODES):
             raise ValueError(f"it has more than {_MOST_OPCODES:,} steps")
+        if opcode.name in _PUTS:
+            slot = len(may_use_again) if argument is None else int(argument)
+            may_use_again[slot] = previous.endswith(_USED_AGAIN)
+        n_tuples += (opcode.name in _TUPLES) - (opcode.name == "REDUCE")
+        if (
+            n_tuples > _MOST_TUPLES
+            or opcode.name in ("DUP", "FROZENSET")
+            or (opcode.name in _GETS and not may_use_again.get(int(argument or 0)))
+        ):
+            raise ValueError(f"step {count}, {opcode.name}, is not one of a batch's")
+        if opcode.name != "FRAME":
+            previous = opcode.name
 
 
 def _to_numpy(value: Any) -> np.ndarray:

@@ -34,7 +34,9 @@ def check_dataset(dataset: Dataset, input_shape: tuple[int | None, ...], n_label
     if len(images_nhwc) != len(labels_n):
         raise DataError(f"{source}: there must be one label an image, got {len(images_nhwc)} and {len(labels_n)}")
     _check_shape(images_nhwc.shape[1:], input_shape, source)
-    if not np.isfinite(np.sum(images_nhwc, dtype=np.float64)):
+    with np.errstate(invalid="ignore"):
+        total = np.sum(images_nhwc, dtype=np.float64)
+    if not np.isfinite(total):
         bad = [n for n, image in enumerate(images_nhwc) if not np.isfinite(image).all()]
         raise DataError(
             f"{source}: pixels must be finite numbers, got NaN or infinity in {len(bad)} images, "

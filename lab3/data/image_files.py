@@ -22,6 +22,11 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 _MEMORY_MB = 64
 _MOST_FILE_BYTES = 64 * 2**20
 _MOST_PIXELS = 2**25  # more than any classifier's input by far; RGB in 100 MB
+_MOST_EXPANSION = 500  # bytes of pixels for a byte stored; sketches as PNG come to 250
+_FREE_EXPANSION = 64 * 2**20
+_BLOCK_BYTES = 2**27  # decoded before they are handed on
+_MOST_SCANS = 50  # a progressive JPEG has about 10
+_MOST_FOLDERS = 8
 _MODES = {"rgb": "RGB", "grayscale": "L"}
 
 
@@ -33,7 +38,7 @@ def read_image_files(
     Raises `DataError` if there are no such files, one cannot be decoded or is a link to another place, two differ in
     size, or the images have more than `max_bytes` in all.
     """
-    with _open(path, max_bytes) as (names, read), warnings.catch_warnings():
+    with _open(path, max_bytes) as (names, size_of, read), warnings.catch_warnings():
         # Pillow only warns of what is refused here.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         files = _split_files(names, split, path)
@@ -44,21 +49,28 @@ def read_image_files(
                 f"{path}: the images must have at most {max_bytes:,} bytes, got {len(files):,} of {first.nbytes:,}; "
                 "if you trust them, raise data.max_bytes"
             )
+        _check_expansion(len(files) * first.nbytes, files, size_of, path)
         images_nhwc = allocate((len(files), *first.shape), first.dtype, _MEMORY_MB)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for rows in blocks_of(len(files), 1000):
+            for rows in blocks_of(len(files), min(1000, 1 + _BLOCK_BYTES // first.nbytes)):
                 decoded = pool.map(lambda name: _decode(read(name), name, color, (files[0], first)), files[rows])
                 for number, image in enumerate(decoded, start=rows.start):
                     images_nhwc[number] = image
                 release(images_nhwc)
-    labels_n = np.array([class_names.index(name.split("/")[-2]) for name in files], np.int64)
+    label_of = {name: label for label, name in enumerate(class_names)}
+    labels_n = np.array([label_of[name.split("/")[-2]] for name in files], np.int64)
     return images_nhwc, labels_n, class_names
 
 
 @contextmanager
-def _open(path: Path, max_bytes: int) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
+def _open(path: Path, max_bytes: int) -> Iterator[tuple[list[str], Callable[[str], int], Callable[[str], bytes]]]:
+    """Names of the files, and how to get the size that one is stored in, and its content."""
     if path.is_dir():
-        yield _files_below(path), lambda name: _checked(name, (path / name).stat().st_size, (path / name).read_bytes)
+        yield (
+            _files_below(path),
+            lambda name: (path / name).stat().st_size,
+            lambda name: _checked(name, (path / name).stat().st_size, (path / name).read_bytes),
+        )
         return
     try:
         with zipfile.ZipFile(path) as archive:
@@ -66,6 +78,7 @@ def _open(path: Path, max_bytes: int) -> Iterator[tuple[list[str], Callable[[str
                 raise DataError(f"{path}: {problem}")
             yield (
                 [name for name in archive.namelist() if not name.endswith("/")],
+                lambda name: archive.getinfo(name).compress_size,
                 lambda name: _checked(name, archive.getinfo(name).file_size, lambda: archive.read(name)),
             )
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
@@ -77,11 +90,12 @@ def _files_below(folder: Path) -> list[str]:
     names = []
     for file in folder.rglob("*"):
         name = file.relative_to(folder).as_posix()
-        if file.is_symlink() and not file.resolve().is_relative_to(root):
+        # Where links lead in a circle, this comes to no error; reading the file does.
+        if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(root):
             raise DataError(
                 f"{folder}: images must lie in the folder, got {name!r}, a link to another place; copy them"
             )
-        if file.is_file():
+        if file.is_file() or (file.is_symlink() and not file.exists()):
             if problem := problem_of_path(name):
                 raise DataError(f"{folder}: {problem}")
             names.append(name)
@@ -96,12 +110,28 @@ def _checked(name: str, n_bytes: int, read: Callable[[], bytes]) -> bytes:
     return read()
 
 
+def _check_expansion(n_bytes: int, files: list[str], size_of: Callable[[str], int], path: Path) -> None:
+    stored_bytes = sum(map(size_of, files))
+    if path.is_file():
+        # Members of a zip can share their bytes.
+        stored_bytes = min(stored_bytes, path.stat().st_size)
+    if n_bytes > max(_FREE_EXPANSION, _MOST_EXPANSION * stored_bytes):
+        raise DataError(
+            f"{path}: the images must have at most {_MOST_EXPANSION} times the bytes they are stored in, got "
+            f"{n_bytes:,} bytes of pixels in {stored_bytes:,}, as in a decompression bomb; make them smaller"
+        )
+
+
 def _split_files(names: list[str], split: str, path: Path) -> list[str]:
-    parts = {name: PurePosixPath(name).parts for name in names}
+    deep = [name for name in names if name.count("/") > _MOST_FOLDERS and name.lower().endswith(_SUFFIXES)]
+    if deep:
+        raise DataError(
+            f"{path}: images must lie at most {_MOST_FOLDERS} folders deep, got {deep[0].count('/'):,} for one; "
+            "move them to <class>/<name>"
+        )
+    parts = {name: PurePosixPath(name).parts for name in names if name.lower().endswith(_SUFFIXES)}
     images = sorted(
-        name
-        for name, folders in parts.items()
-        if name.lower().endswith(_SUFFIXES) and not any(part.startswith((".", "__MACOSX")) for part in folders)
+        name for name, folders in parts.items() if not any(part.startswith((".", "__MACOSX")) for part in folders)
     )
     # A folder zipped whole has one more level at the top.
     while images and min(len(parts[name]) for name in images) > 2 and len({parts[name][0] for name in images}) == 1:
@@ -133,6 +163,8 @@ def _decode(
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
             _check_size(image.size, name, first)
+            if image.format != "PNG" and (n_scans := content.count(b"\xff\xda")) > _MOST_SCANS:
+                raise DataError(f"{name}: a JPEG must have at most {_MOST_SCANS} scans, got {n_scans}; save it again")
             pixels = np.asarray(image.convert(_MODES[color]))
     except DataError:
         raise

@@ -72,6 +72,8 @@ def _load_path(
     path = Path(source)
     if not path.exists():
         raise DataError(f"{source}: no such file or folder; data must be {FORMS}")
+    if not path.is_file() and not path.is_dir():
+        raise DataError(f"{source}: must be a file or a folder, got a pipe or device; save what it gives as a file")
     if path.is_file() and sha256 is not None:
         # Before anything parses the file.
         _check_sha256(source, split, sha256, sha256_file(path))
@@ -157,6 +159,9 @@ def _check_npz(path: Path, names: tuple[str, ...], max_bytes: int) -> None:
         if problem := problem_of_zip(archive.infolist(), path.stat().st_size, max_bytes, "data.max_bytes"):
             raise DataError(f"{path}: {problem}")
         for name in names:
+            # NumPy would take it for the array, even beside it.
+            if name in archive.namelist():
+                raise DataError(f"{path}: arrays must be named <name>.npy, got {name!r}; save them with numpy.savez")
             if f"{name}.npy" not in archive.namelist():
                 continue
             n_bytes = archive.getinfo(f"{name}.npy").file_size
@@ -189,5 +194,7 @@ def _check_arrays(path: Path, names: tuple[str, ...], images_nhwc: np.ndarray, l
             f"{path}: {names[1]} must be whole numbers (N,) or (N, 1), got {labels_n.dtype} {labels_n.shape}"
         )
     if images_nhwc.dtype != np.uint8:
-        images_nhwc = images_nhwc.astype(np.float32)
+        with np.errstate(over="ignore"):
+            # What becomes infinite is told by check_dataset.
+            images_nhwc = images_nhwc.astype(np.float32)
     return images_nhwc, labels_n.astype(np.int64), None
