@@ -317,6 +317,58 @@ def class_that_is_no_name(place: Place) -> Path:
     return h5_config(place, change)
 
 
+@hostile("model", "layers.Lambda layers hold code and are never loaded")
+def lambda_with_a_dotted_name(place: Place) -> Path:
+    return keras_config(
+        place, lambda config: add_layer(config, "layers.Lambda", lambda_settings(place), module="keras")
+    )
+
+
+@hostile("model", "names of classes must be without dots, got 'layers.StringLookup'")
+def vocabulary_with_a_dotted_name(place: Place) -> Path:
+    settings = {"vocabulary": str(place.secret)}
+    return keras_config(place, lambda config: add_layer(config, "layers.StringLookup", settings, module="keras"))
+
+
+@hostile("model", "names of classes must be without dots, got 'utils.get_file'")
+def function_with_a_dotted_name(place: Place) -> Path:
+    def change(config: Any) -> None:
+        config["config"]["layers"][-1]["config"]["activation"] = {
+            "class_name": "function", "module": "keras", "config": "utils.get_file", "registered_name": "function",
+        }  # fmt: skip
+
+    return keras_config(place, change)
+
+
+@hostile("model", "a key must be given once, got 'extra' twice")
+def type_specification_under_a_key_given_twice(place: Place) -> Path:
+    def change(file: Any) -> None:
+        hidden = '{"extra": {"class_name": "TypeSpec", "type_spec": "tf.TensorSpec", "serialized": [3]}, "extra": 1, '
+        text = file.attrs["model_config"]
+        set_config(file, (hidden + (text if isinstance(text, str) else text.decode())[1:]).encode())
+
+    return h5_with(place, change)
+
+
+@hostile("model", "texts must be Unicode, got 'a\\ud800b'")
+def half_a_letter(place: Place) -> Path:
+    def change(config: Any) -> None:
+        config["config"]["layers"][1]["config"]["name"] = "a\ud800b"
+
+    return h5_config(place, change)
+
+
+@hostile("model", "constants must be plain numbers, got 'S2000000000'")
+def constant_of_two_gigabytes(place: Place) -> Path:
+    scale = {"class_name": "__numpy__", "config": {"value": "a", "dtype": "S2000000000"}}
+    return keras_config(place, lambda config: add_layer(config, "Rescaling", {"scale": scale, "offset": 0.0}))
+
+
+@hostile("model", "scale of a Rescaling layer must be numbers, got 'abc'")
+def scale_that_is_text(place: Place) -> Path:
+    return h5_config(place, lambda config: add_layer(config, "Rescaling", {"scale": "abc", "offset": 0.0}))
+
+
 # Models that lead elsewhere
 
 
@@ -1043,6 +1095,8 @@ experiment(b"seed: \xff\xfe\n", "cannot be read as a text file", "no_utf8")
 experiment("seed: \x00\n", "not valid YAML", "null_character")
 experiment("model: {allow_classes: [Lambda]}\n", "model.allow_classes: must not hold Lambda", "lambda_allowed")
 experiment("model: {allow_classes: ['x>Lambda']}\n", "must not hold x>Lambda", "registered_lambda_allowed")
+experiment("model: {allow_classes: [layers.Lambda]}\n", "must not hold layers.Lambda", "lambda_of_a_module_allowed")
+experiment("model: {allow_classes: [layers.Dense]}\n", "names of classes must be without dots", "dots_allowed")
 experiment("model: {path: a.h5, sha256: XYZ}\n", "model.sha256: must be 64 digits 0-9 a-f", "hash_that_is_none")
 experiment(f"model: {{sha256: {'0a' * 32}}}\n", "must be null where model.path is null", "hash_of_no_file")
 experiment("model: {max_nesting: 100000}\n", "model.max_nesting: must be at most 300", "no_limit_to_nesting")
