@@ -43,11 +43,7 @@ def flatten_model(model: Any) -> Graph:
 
     Raises `ModelError` for a subclassed or unbuilt model, or one with several inputs or outputs.
     """
-    if not _is_graph(model):
-        raise ModelError(
-            f"the model must be Sequential or Functional with a known input shape, got {type(model).__name__} "
-            f"{model.name!r}; rebuild it with keras.Input(shape) first"
-        )
+    check_is_graph(model)
     for what, tensors in (("input", model.inputs), ("output", model.outputs)):
         if len(tensors) != 1:
             raise ModelError(
@@ -60,6 +56,15 @@ def flatten_model(model: Any) -> Graph:
     return Graph(
         tuple(walk.steps), input_slot, output_slot, tuple(model.inputs[0].shape), tuple(model.outputs[0].shape)
     )
+
+
+def check_is_graph(model: Any) -> None:
+    """Raise `ModelError` unless the model is Sequential or Functional, and built."""
+    if not _is_graph(model):
+        raise ModelError(
+            f"the model must be Sequential or Functional with a known input shape, got {type(model).__name__} "
+            f"{getattr(model, 'name', None)!r}; rebuild it with keras.Input(shape) first"
+        )
 
 
 def run_steps(steps: Iterable[Step], values: Values) -> Values:

@@ -7,6 +7,7 @@ from typing import Any
 from lab3.errors import ModelError
 from lab3.model_classes import problem_of_class
 from lab3.model_inspection.limits import ModelLimits
+from lab3.model_inspection.structure import check_structure
 
 
 def parse_configuration(text: bytes, limits: ModelLimits, allow_classes: Collection[str]) -> dict[str, Any]:
@@ -23,6 +24,7 @@ def parse_configuration(text: bytes, limits: ModelLimits, allow_classes: Collect
     if not isinstance(configuration, dict) or not isinstance(configuration.get("config"), dict | list):
         raise ModelError("its configuration must describe a model; save it again with model.save()")
     _check_items(configuration, limits, allow_classes)
+    check_structure(configuration)
     return configuration
 
 
