@@ -24,6 +24,15 @@ def one_line(error: Exception) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def printable(text: str) -> str:
+    """`text` of a stranger, such as the name of a layer, in one line: what would steer a terminal is escaped.
+
+    >>> printable("a\\x1b[31m")
+    'a\\\\x1b[31m'
+    """
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def problem_of_size(n_bytes: int, stored_bytes: int, max_bytes: int, setting: str) -> str | None:
     """What is wrong with `n_bytes` of content in a file of `stored_bytes`, None if nothing.
 

@@ -4,7 +4,9 @@ Sequential and Functional models record each call of a layer as a node. `flatten
 only what leads to the output is kept, and a model inside a model becomes its own steps.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +89,14 @@ def list_layers(model: Any) -> list[Any]:
     return layers
 
 
+def scope_safely(layer: Any) -> Any:
+    """`layer`, without a scope of its name where TensorFlow could not write that into a compiled function."""
+    for each in layer._flatten_layers() if hasattr(layer, "_flatten_layers") else ():
+        if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", each.name):
+            each._open_name_scope = nullcontext
+    return layer
+
+
 def output_shapes(model: Any) -> Iterator[tuple[int | None, ...]]:
     """The shape of everything that any layer or operation of the model makes, nested models included."""
     for operation in getattr(model, "operations", model.layers):
@@ -123,7 +133,7 @@ class _Walk:
                 outputs = self.unroll(node.operation, tuple(slot for _, slot in inputs))
             else:
                 outputs = self.new_slots(len(node.outputs))
-                self.steps.append(Step(node.operation, node, inputs, outputs))
+                self.steps.append(Step(scope_safely(node.operation), node, inputs, outputs))
             slot_of.update({id(tensor): slot for tensor, slot in zip(node.outputs, outputs, strict=True)})
         return tuple(slot_of[id(tensor)] for tensor in model.outputs)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from lab3.errors import ConfigError, Lab3Error, ModelError
 from lab3.files import replacing
-from lab3.foreign import one_line, sha256_file
+from lab3.foreign import one_line, printable, sha256_file
 from lab3.graph import check_is_graph, list_layers
 from lab3.layers import find_layer
 from lab3.model_building import build_model, check_declared
@@ -76,7 +76,7 @@ def check_weights(model: Any, source: str) -> None:
             if n_bad:
                 raise ModelError(
                     f"{source}: weights must be finite, got {n_bad} NaN or infinite values in "
-                    f"{layer.name}/{weight.name}; "
+                    f"{printable(f'{layer.name}/{weight.name}')}; "
                     "train the model again"
                 )
 

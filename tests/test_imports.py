@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": {"errors", "files"},
     "training": {"backend", "checkpoints", "data", "split"},
     "rundir": {"errors", "config", "files"},
-    "figures": {"engine", "files", "training"},
+    "figures": {"engine", "files", "foreign", "training"},
     "tracking": {"errors", "engine", "rank", "training"},
     "manifest": {"backend", "data", "foreign", ""},
     "outputs": {"errors", "engine", "figures", "files", "journal", "rank", "rundir", "scores", "training"},
@@ -54,8 +54,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "tracking", "training",
     },
     "cli": {
-        "", "backend", "config", "engine", "errors", "model_files", "outputs", "pipeline", "progress", "rundir",
-        "tracking",
+        "", "backend", "config", "engine", "errors", "foreign", "model_files", "outputs", "pipeline", "progress",
+        "rundir", "tracking",
     },
     "__main__": {"cli"},
 }  # fmt: skip
