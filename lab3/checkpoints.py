@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from lab3.arrays import read_arrays
 from lab3.errors import RunStateError
 from lab3.files import replacing
-from lab3.foreign import read_arrays, sha256_file
+from lab3.foreign import sha256_file
 
 
 class Checkpoints:

@@ -9,6 +9,7 @@ import numpy as np
 
 from lab3.engine import SweepPoint
 from lab3.files import replacing
+from lab3.foreign import printable
 from lab3.training import Epoch, best_epoch
 
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
@@ -45,7 +46,7 @@ def plot_accuracy(points: Sequence[SweepPoint], title: str, n_channels: int, axe
     axes.set_xlim(0, n_channels)
     axes.set_ylim(0, min(1.04, max(accuracies) * 1.08))
     axes.set_ylabel("test accuracy")
-    axes.set_title(title)
+    axes.set_title(_plain(title))
     axes.grid(alpha=0.25)
     return axes.figure
 
@@ -59,12 +60,12 @@ def plot_comparison(curves: Mapping[str, Sequence[tuple[float, float]]], title: 
     positions = range(len(curves)) if names[0] != "viridis" else np.linspace(0, 1, len(curves))
     colors = colormaps[names[0]](positions)
     for (label, curve), color in zip(curves.items(), colors, strict=False):
-        axes.plot(*zip(*curve, strict=True), color=color, linewidth=1.5, label=label)
+        axes.plot(*zip(*curve, strict=True), color=color, linewidth=1.5, label=_plain(label))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, min(1.04, 1.08 * max(accuracy for curve in curves.values() for _, accuracy in curve)))
     axes.set_xlabel("share of the layer's channels pruned")
     axes.set_ylabel("test accuracy")
-    axes.set_title(title)
+    axes.set_title(_plain(title))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return axes.figure
@@ -84,13 +85,14 @@ def plot_confusion(confusion_ll: np.ndarray, class_names: Sequence[str], title: 
                 text = f"{confusion_ll[row, column]:,}"
                 axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     step = math.ceil(n_labels / 40)
-    axes.set_xticks(range(0, n_labels, step), class_names[::step])
+    names = [_plain(name) for name in class_names[::step]]
+    axes.set_xticks(range(0, n_labels, step), names)
     if max(map(len, class_names)) > 3:
         axes.tick_params("x", rotation=90)
-    axes.set_yticks(range(0, n_labels, step), class_names[::step])
+    axes.set_yticks(range(0, n_labels, step), names)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("class")
-    axes.set_title(title)
+    axes.set_title(_plain(title))
     return axes.figure
 
 
@@ -111,7 +113,7 @@ def plot_learning_curves(history: Sequence[Epoch], title: str) -> Any:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(_plain(title))
     return figure
 
 
@@ -122,7 +124,7 @@ def plot_feature_map(map_hw: np.ndarray, title: str) -> Any:
     picture = axes.imshow(map_hw, cmap="gray")
     axes.set_xticks(range(map_hw.shape[1]) if map_hw.shape[1] <= 16 else [])
     axes.set_yticks(range(map_hw.shape[0]) if map_hw.shape[0] <= 16 else [])
-    axes.set_title(title, fontsize=10)
+    axes.set_title(_plain(title), fontsize=10)
     figure.colorbar(picture, ax=axes, label="mean activation")
     return figure
 
@@ -185,7 +187,7 @@ def _draw_grid(
     )
     axes.tick_params(length=0)
     axes.set_ylabel("first channel of the row")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(_plain(title), fontsize=10)
     return picture
 
 
@@ -230,6 +232,11 @@ def save_figure(figure: Any, path: Path) -> None:
     with replacing(path) as temporary:
         # Without a fixed Software entry the bytes differ from version to version.
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": "lab3"})
+
+
+def _plain(text: str) -> str:
+    """A name as it is: matplotlib would read what stands between two dollar signs as a formula."""
+    return printable(text).replace("$", r"\$")
 
 
 def _new_figure(width: float, height: float) -> Any:

@@ -7,8 +7,6 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 _EXPANSION = 50
 _EXPANSION_FLOOR = 64 * 2**20
 
@@ -24,6 +22,15 @@ def one_line(error: Exception) -> str:
     # Keras sets parts of its messages in bold.
     text = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())[:300] or type(error).__name__
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def printable(text: str) -> str:
+    """`text` of a stranger, such as the name of a layer, in one line: what would steer a terminal is escaped.
+
+    >>> printable("a\\x1b[31m")
+    'a\\\\x1b[31m'
+    """
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def problem_of_size(n_bytes: int, stored_bytes: int, max_bytes: int, setting: str) -> str | None:
@@ -70,23 +77,3 @@ def problem_of_zip(members: Sequence[zipfile.ZipInfo], stored_bytes: int, max_by
                 f"members must be stored or deflated, without a password, got {member.filename[:60]!r}; pack it again"
             )
     return problem_of_size(sum(member.file_size for member in members), stored_bytes, max_bytes, setting)
-
-
-def read_arrays(path: Path, *, is_compressed: bool = False) -> dict[str, np.ndarray]:
-    """The arrays by name of an .npz that lab3 has written; nothing else of a stranger's is read.
-
-    Raises `ValueError` if lab3 would not have written it, and whatever zipfile, zlib and NumPy raise.
-    """
-    with path.open("rb") as file:
-        stored_bytes = path.stat().st_size
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-        most = _EXPANSION * stored_bytes + _EXPANSION_FLOOR if is_compressed else stored_bytes
-        if problem := problem_of_zip(members, stored_bytes, most, "nothing: lab3 writes no such file"):
-            raise ValueError(problem)
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    if not all(isinstance(array, np.ndarray) for array in found.values()):
-        raise ValueError("it must hold arrays only")
-    return found

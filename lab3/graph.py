@@ -4,7 +4,9 @@ Sequential and Functional models record each call of a layer as a node. `flatten
 only what leads to the output is kept, and a model inside a model becomes its own steps.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,11 +45,7 @@ def flatten_model(model: Any) -> Graph:
 
     Raises `ModelError` for a subclassed or unbuilt model, or one with several inputs or outputs.
     """
-    if not _is_graph(model):
-        raise ModelError(
-            f"the model must be Sequential or Functional with a known input shape, got {type(model).__name__} "
-            f"{model.name!r}; rebuild it with keras.Input(shape) first"
-        )
+    check_is_graph(model)
     for what, tensors in (("input", model.inputs), ("output", model.outputs)):
         if len(tensors) != 1:
             raise ModelError(
@@ -60,6 +58,15 @@ def flatten_model(model: Any) -> Graph:
     return Graph(
         tuple(walk.steps), input_slot, output_slot, tuple(model.inputs[0].shape), tuple(model.outputs[0].shape)
     )
+
+
+def check_is_graph(model: Any) -> None:
+    """Raise `ModelError` unless the model is Sequential or Functional, and built."""
+    if not _is_graph(model):
+        raise ModelError(
+            f"the model must be Sequential or Functional with a known input shape, got {type(model).__name__} "
+            f"{getattr(model, 'name', None)!r}; rebuild it with keras.Input(shape) first"
+        )
 
 
 def run_steps(steps: Iterable[Step], values: Values) -> Values:
@@ -80,6 +87,14 @@ def list_layers(model: Any) -> list[Any]:
     for layer in model.layers:
         layers.extend(list_layers(layer) if _is_graph(layer) else [layer])
     return layers
+
+
+def scope_safely(layer: Any) -> Any:
+    """`layer`, without a scope of its name where TensorFlow could not write that into a compiled function."""
+    for each in layer._flatten_layers() if hasattr(layer, "_flatten_layers") else ():
+        if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", each.name):
+            each._open_name_scope = nullcontext
+    return layer
 
 
 def output_shapes(model: Any) -> Iterator[tuple[int | None, ...]]:
@@ -118,7 +133,7 @@ class _Walk:
                 outputs = self.unroll(node.operation, tuple(slot for _, slot in inputs))
             else:
                 outputs = self.new_slots(len(node.outputs))
-                self.steps.append(Step(node.operation, node, inputs, outputs))
+                self.steps.append(Step(scope_safely(node.operation), node, inputs, outputs))
             slot_of.update({id(tensor): slot for tensor, slot in zip(node.outputs, outputs, strict=True)})
         return tuple(slot_of[id(tensor)] for tensor in model.outputs)
 

@@ -1,5 +1,6 @@
 """Which Keras classes a model file may name: those that image classifiers are built from, none that holds code."""
 
+import re
 from collections.abc import Collection, Mapping
 
 # Their configuration is code, or the name of a file with code: no setting makes them loadable.
@@ -11,6 +12,11 @@ KERAS_2_OPERATIONS = frozenset({"ClassMethod", "InstanceMethod", "InstanceProper
 # Values, not classes, in the two JSON dialects.
 MARKERS = frozenset(
     "TensorShape __bytes__ __ellipsis__ __keras_tensor__ __numpy__ __slice__ __tensor__ __tuple__".split()
+)
+
+# What constants in a configuration may be made of: others can be text of any length.
+_NUMBER_TYPES = frozenset(
+    "bfloat16 bool float16 float32 float64 int16 int32 int64 int8 uint16 uint32 uint64 uint8".split()
 )
 
 ACTIVATIONS = frozenset(
@@ -107,6 +113,14 @@ CLASSES_OF_MODULE: Mapping[str, frozenset[str]] = {
     "keras.src.applications.convnext": frozenset({"LayerScale", "StochasticDepth"}),
     "keras.src.applications.inception_resnet_v2": frozenset({"CustomScaleLayer"}),
 }
+# Settings of layers that are no layers themselves.
+VALUES = (
+    MARKERS
+    | {"DTypePolicy", "DTypePolicyMap", "FloatDTypePolicy", "Policy", "function"}
+    | (_INITIALIZERS - {"Identity"}).union(
+        *(CLASSES_OF_MODULE[f"keras.{kind}"] for kind in ("regularizers", "constraints"))
+    )
+)
 # Keras 2 named no modules; `Policy` is its name of a dtype policy.
 _CLASSES = frozenset({"Policy"}).union(*CLASSES_OF_MODULE.values())
 
@@ -119,20 +133,19 @@ def problem_of_class(item: Mapping[str, object], allow_classes: Collection[str])
     name, module, registered = item.get("class_name"), item.get("module"), item.get("registered_name")
     if not isinstance(name, str) or not all(part is None or isinstance(part, str) for part in (module, registered)):
         return f"class names must be text, got {str(name)[:60]!r}"
-    named = [text for text in (name, registered) if isinstance(text, str)]
-    for text in named:
-        if text.rpartition(">")[2] in NEVER_ALLOWED:
-            return f"{text} layers hold code and are never loaded; build the model again without them"
+    for text in (name, registered):
+        if isinstance(text, str) and problem_of_name(text):
+            return problem_of_name(text)
     if name in KERAS_2_OPERATIONS:
         return (
             f"{name} is an operation of Keras 2 that Keras 3 cannot load; "
             "build the model again with layers in its place, such as Add, Multiply or Rescaling"
         )
     if name in MARKERS and module is None:
-        return None
+        return _problem_of_numbers(item.get("config")) if name in ("__numpy__", "__tensor__") else None
     if name == "function":
         return _problem_of_function(item.get("config"), module, registered, allow_classes)
-    if any(text in allow_classes or text.rpartition(">")[2] in allow_classes for text in named):
+    if _is_allowed(name, None if registered is None else str(registered), allow_classes):
         return None
     known = _CLASSES if module is None else CLASSES_OF_MODULE.get(str(module), frozenset())
     if name not in known or registered not in (None, name):
@@ -143,9 +156,37 @@ def problem_of_class(item: Mapping[str, object], allow_classes: Collection[str])
     return None
 
 
+def problem_of_name(name: str) -> str | None:
+    """What is wrong with the name of a class, as `Doubling` or `package>Doubling`, whatever is allowed."""
+    if re.split("[.>]", name)[-1] in NEVER_ALLOWED:
+        shown = name[:120] if name.isprintable() else ascii(name[:120])
+        return f"{shown} layers hold code and are never loaded; build the model again without them"
+    # Keras would look `layers.Lambda` of the module `keras` up in `keras.layers`.
+    if "." in name.rpartition(">")[2]:
+        return f"names of classes must be without dots, got {name[:120]!r}; give the name alone"
+    return None
+
+
+def _is_allowed(name: str, registered: str | None, allow: Collection[str]) -> bool:
+    if registered in (None, name):
+        return name in allow or name.rpartition(">")[2] in allow
+    # Keras takes the class that `name` stands for where nothing is registered under the other name.
+    last = registered.rpartition(">")[2]
+    return (registered in allow or last in allow) and (name in allow or name == last)
+
+
+def _problem_of_numbers(config: object) -> str | None:
+    dtype = config.get("dtype") if isinstance(config, Mapping) else None
+    if not isinstance(dtype, str) or dtype not in _NUMBER_TYPES:
+        return f"constants must be plain numbers, got {str(dtype)[:60]!r}; build the model again with float32"
+    return None
+
+
 def _problem_of_function(function: object, module: object, registered: object, allow: Collection[str]) -> str | None:
     if not isinstance(function, str):
         return f"function names must be text, got {str(function)[:60]!r}"
+    if problem := problem_of_name(function):
+        return problem
     if function in allow:
         return None
     of_keras = module in (None, "builtins", "keras.activations", "keras.src.activations.activations")

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from lab3.arrays import read_arrays
 from lab3.engine import SweepPoint
 from lab3.errors import RunStateError
-from lab3.foreign import one_line, read_arrays
+from lab3.foreign import one_line
 from lab3.journal import Row, read_journal
 from lab3.rank import ChannelStats
 from lab3.rundir import RunDir

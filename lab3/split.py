@@ -16,7 +16,7 @@ import numpy as np
 from lab3.backend import compile_function, compile_gradient, to_numpy
 from lab3.channelwise import separate
 from lab3.errors import ModelError
-from lab3.graph import Graph, Step, Values, depends_on, flatten_model, list_layers, run_steps
+from lab3.graph import Graph, Step, Values, depends_on, flatten_model, list_layers, run_steps, scope_safely
 from lab3.layers import find_layer
 from lab3.storage import read_rows
 
@@ -284,7 +284,7 @@ def _without_activation(step: Step) -> Any:
     linear = type(layer).from_config(settings)
     linear.build(step.node.input_tensors[0].shape)
     linear.set_weights(layer.get_weights())
-    return linear
+    return scope_safely(linear)
 
 
 def _index_of(layer: Any, layers: Sequence[Any]) -> int:

@@ -318,6 +318,58 @@ def class_that_is_no_name(place: Place) -> Path:
     return h5_config(place, change)
 
 
+@hostile("model", "layers.Lambda layers hold code and are never loaded")
+def lambda_with_a_dotted_name(place: Place) -> Path:
+    return keras_config(
+        place, lambda config: add_layer(config, "layers.Lambda", lambda_settings(place), module="keras")
+    )
+
+
+@hostile("model", "names of classes must be without dots, got 'layers.StringLookup'")
+def vocabulary_with_a_dotted_name(place: Place) -> Path:
+    settings = {"vocabulary": str(place.secret)}
+    return keras_config(place, lambda config: add_layer(config, "layers.StringLookup", settings, module="keras"))
+
+
+@hostile("model", "names of classes must be without dots, got 'utils.get_file'")
+def function_with_a_dotted_name(place: Place) -> Path:
+    def change(config: Any) -> None:
+        config["config"]["layers"][-1]["config"]["activation"] = {
+            "class_name": "function", "module": "keras", "config": "utils.get_file", "registered_name": "function",
+        }  # fmt: skip
+
+    return keras_config(place, change)
+
+
+@hostile("model", "a key must be given once, got 'extra' twice")
+def type_specification_under_a_key_given_twice(place: Place) -> Path:
+    def change(file: Any) -> None:
+        hidden = '{"extra": {"class_name": "TypeSpec", "type_spec": "tf.TensorSpec", "serialized": [3]}, "extra": 1, '
+        text = file.attrs["model_config"]
+        set_config(file, (hidden + (text if isinstance(text, str) else text.decode())[1:]).encode())
+
+    return h5_with(place, change)
+
+
+@hostile("model", "texts must be Unicode, got 'a\\ud800b'")
+def half_a_letter(place: Place) -> Path:
+    def change(config: Any) -> None:
+        config["config"]["layers"][1]["config"]["name"] = "a\ud800b"
+
+    return h5_config(place, change)
+
+
+@hostile("model", "constants must be plain numbers, got 'S2000000000'")
+def constant_of_two_gigabytes(place: Place) -> Path:
+    scale = {"class_name": "__numpy__", "config": {"value": "a", "dtype": "S2000000000"}}
+    return keras_config(place, lambda config: add_layer(config, "Rescaling", {"scale": scale, "offset": 0.0}))
+
+
+@hostile("model", "scale of a Rescaling layer must be numbers, got 'abc'")
+def scale_that_is_text(place: Place) -> Path:
+    return h5_config(place, lambda config: add_layer(config, "Rescaling", {"scale": "abc", "offset": 0.0}))
+
+
 # Models that lead elsewhere
 
 
@@ -446,9 +498,13 @@ def external_link_inside_zip(place: Place) -> Path:
 def _bomb(n_values: int, path: Path | io.BytesIO) -> None:
     """Zeros, compressed a thousandfold."""
     with h5py.File(path, "a") as file:
-        bomb = file.create_dataset("bomb", (n_values,), "f4", chunks=(2**22,), compression="gzip", compression_opts=1)
-        for start in range(0, n_values, 2**22):
-            bomb[start : start + 2**22] = np.zeros(2**22, "f4")
+        _add_zeros(n_values, file)
+
+
+def _add_zeros(n_values: int, file: Any) -> None:
+    bomb = file.create_dataset("bomb", (n_values,), "f4", chunks=(2**22,), compression="gzip", compression_opts=1)
+    for start in range(0, n_values, 2**22):
+        bomb[start : start + 2**22] = np.zeros(2**22, "f4")
 
 
 @hostile("model", "its content must be at most 50 times the file's size")
@@ -580,6 +636,174 @@ def one_weight_a_thousand_times(place: Place) -> Path:
         group.attrs["weight_names"] = [group.attrs["weight_names"][0]] * 1_000
 
     return h5_with(place, change)
+
+
+@hostile("model", "each weight must be listed once and be there, got 100 names and 0 without")
+def one_weight_a_hundred_times_below_a_layer(place: Place) -> Path:
+    def change(file: Any) -> None:
+        inner = file["model_weights/conv"].create_group("inner")
+        inner.create_dataset("large", (4_000, 4_000), "f4", chunks=(4_000, 4_000), compression="gzip")
+        inner.attrs["weight_names"] = [b"large"] * 100
+
+    return h5_with(place, change)
+
+
+@hostile("model", "layers must be listed in the group they are in, got 'conv/inner'")
+def layer_below_another(place: Place) -> Path:
+    def change(file: Any) -> None:
+        file["model_weights/conv"].create_group("inner")
+        file["model_weights"].attrs["layer_names"] = [b"conv/inner", b"scores"]
+
+    return h5_with(place, change)
+
+
+@hostile("model", "an object must have at most 1,000 attributes, got 5,000 at '/notes'")
+def thousands_of_attributes(place: Place) -> Path:
+    path = h5_with(place, lambda file: None)
+    with h5py.File(path, "r+", libver="latest") as file:
+        notes = file.create_group("notes")
+        for number in range(5_000):
+            notes.attrs.create(f"note {number}", 1, dtype="i1")
+    return path
+
+
+@hostile("model", "it must hold at most 30,000 objects")
+def thousands_of_groups(place: Place) -> Path:
+    path = h5_with(place, lambda file: None)
+    with h5py.File(path, "r+", libver="latest") as file:
+        for number in range(40_000):
+            file.create_group(f"notes/{number}")
+    return path
+
+
+def model_of(*layers: dict[str, Any], output: str, name: str = "model") -> dict[str, Any]:
+    """The configuration of a Functional model of one input `in` of 4x4x1."""
+    entry = layer_of("InputLayer", "in", batch_shape=[None, 4, 4, 1], dtype="float32")
+    return {
+        "module": "keras.src.models.functional", "class_name": "Functional", "registered_name": "Functional",
+        "name": name, "inbound_nodes": [],
+        "config": {
+            "name": name, "trainable": True, "layers": [entry, *layers], "input_layers": [["in", 0, 0]],
+            "output_layers": [[output, 0, 0]],
+        },
+    }  # fmt: skip
+
+
+def layer_of(class_name: str, name: str, *reads: Any, module: str = "keras.layers", **settings: Any) -> dict[str, Any]:
+    """A layer called once on `reads`: names of layers, or constants."""
+    read = [tensor_of(each) if isinstance(each, str) else each for each in reads]
+    return {
+        "module": module, "class_name": class_name, "registered_name": None, "name": name,
+        "config": {"name": name, **settings}, "inbound_nodes": [{"args": read, "kwargs": {}}] if read else [],
+    }  # fmt: skip
+
+
+def tensor_of(name: str, call: int = 0) -> dict[str, Any]:
+    history = {"shape": [None, 4, 4, 1], "dtype": "float32", "keras_history": [name, call, 0]}
+    return {"class_name": "__keras_tensor__", "config": history}
+
+
+def constant_of(value: Any) -> dict[str, Any]:
+    return {"class_name": "__numpy__", "config": {"value": value, "dtype": "float32"}}
+
+
+def keras_of(place: Place, config: dict[str, Any], weights: Callable[[Any], None] = lambda file: None) -> Path:
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        weights(file)
+    return keras_with(place, config_json=json.dumps(config).encode(), model_weights_h5=content.getvalue())
+
+
+@hostile("model", "values for 320,000,000 parameters")
+def wide_layer_that_is_never_called(place: Place) -> Path:
+    wide = layer_of("Dense", "wide", units=20_000_000, use_bias=False) | {"build_config": {"input_shape": [None, 16]}}
+    return keras_of(place, model_of(layer_of("Flatten", "flat", "in"), wide, output="flat"))
+
+
+@hostile("model", "values for 320,000,038 parameters")
+def wide_layer_that_is_never_called_in_h5(place: Place) -> Path:
+    wide = layer_of("Dense", "wide", units=20_000_000, use_bias=False) | {"build_config": {"input_shape": [None, 16]}}
+    activation = {"class_name": "Activation", "config": {"name": "extra", "activation": wide}}
+    return h5_config(place, lambda config: config["config"]["layers"].insert(-1, activation))
+
+
+@hostile("model", "values for 800,000,000 parameters")
+def wide_layer_that_leads_nowhere(place: Place) -> Path:
+    wide = layer_of("Dense", "wide", "flat", units=50_000_000, use_bias=False)
+    return keras_of(place, model_of(layer_of("Flatten", "flat", "in"), wide, output="flat"))
+
+
+@hostile("model", "every call must be on what another layer gives, got one on constants of 'repeat'")
+def repetition_of_a_constant(place: Place) -> Path:
+    repeat = layer_of("RepeatVector", "repeat", constant_of([[1.0]]), n=700_000_000)
+    return keras_of(place, model_of(layer_of("Flatten", "flat", "in"), repeat, output="flat"))
+
+
+@hostile("model", "every call must be on what another layer gives, got one on constants of 'pad'")
+def padding_of_a_constant(place: Place) -> Path:
+    pad = layer_of("Pad", "pad", constant_of([1.0]), module="keras.src.ops.numpy", pad_width=[[0, 700_000_000]])
+    return keras_of(place, model_of(layer_of("Flatten", "flat", "in"), pad, output="flat"))
+
+
+@hostile("model", "Normalization layers must have at most 16,777,216 constants, got 536,870,912")
+def normalization_that_leads_nowhere(place: Place) -> Path:
+    other = layer_of("InputLayer", "other", batch_shape=[None, 2**26], dtype="float32")
+    each = [layer_of("Normalization", f"n{i}", "other", axis=-1, mean=0.0, variance=1.0) for i in range(4)]
+    return keras_of(place, model_of(layer_of("Flatten", "flat", "in"), other, *each, output="flat"))
+
+
+@hostile("model", "Normalization layers must have at most 16,777,216 constants, got 805,306,368")
+def normalization_again_and_again(place: Place) -> Path:
+    config = model_of(output="n5")
+    config["config"]["layers"][0]["config"]["batch_shape"] = [None, 2**26]
+    for number in range(6):
+        before = f"n{number - 1}" if number else "in"
+        layer = layer_of("Normalization", f"n{number}", before, axis=-1, mean=0.0, variance=1.0)
+        config["config"]["layers"].append(layer)
+    return keras_of(place, config)
+
+
+@hostile("model", "layers must be called at most 10,000 times")
+def models_in_models_called_twice(place: Place) -> Path:
+    inner = model_of(layer_of("ReLU", "relu", "in"), output="relu", name="m0")
+    for number in range(20):
+        calls = [{"args": [tensor_of("in")], "kwargs": {}}, {"args": [tensor_of(f"m{number}")], "kwargs": {}}]
+        outer = model_of(inner | {"inbound_nodes": calls}, output=f"m{number}", name=f"m{number + 1}")
+        outer["config"]["output_layers"] = [[f"m{number}", 2, 0]]
+        inner = outer
+    return keras_of(place, inner)
+
+
+@hostile("model", "layers must stand in the order they are called in, got 3,001 rounds through 3,001 layers")
+def layers_in_the_wrong_order(place: Place) -> Path:
+    layers = [layer_of("ReLU", f"r{number}", f"r{number - 1}" if number else "in") for number in range(3_000)]
+    config = model_of(*layers, output="r2999")
+    config["config"]["layers"].reverse()
+    return keras_of(place, config)
+
+
+@hostile("model", "layers must read at most 20,000 others, got 100,000")
+def sum_of_one_layer_many_times(place: Place) -> Path:
+    config = model_of(output="sum")
+    total = layer_of("Add", "sum") | {"inbound_nodes": [[["in", 0, 0, {}]] * 100_000]}
+    config["config"]["layers"].append(total)
+    return keras_of(place, config)
+
+
+@hostile("model", "must be Sequential or Functional with a known input shape, got Sequential")
+def sum_without_an_input(place: Place) -> Path:
+    layers = {"name": "model", "layers": [{"class_name": "Add", "config": {"name": "sum"}}]}
+    return keras_of(place, {"module": "keras", "class_name": "Sequential", "registered_name": None, "config": layers})
+
+
+@hostile("model", "its content must be at most 50 times the file's size")
+def bomb_in_a_bomb(place: Place) -> Path:
+    def weights(file: Any) -> None:
+        # 32 MB that zip makes small let HDF5's own compression of 600 MB look ordinary.
+        file["zeros"] = np.zeros(2**23, np.float32)
+        _add_zeros(36 * 2**22, file)
+
+    return keras_of(place, model_of(layer_of("Flatten", "flat", "in"), output="flat"), weights)
 
 
 @hostile("model", "its content must be at most 50 times the file's size")
@@ -1262,6 +1486,8 @@ experiment(b"seed: \xff\xfe\n", "cannot be read as a text file", "no_utf8")
 experiment("seed: \x00\n", "not valid YAML", "null_character")
 experiment("model: {allow_classes: [Lambda]}\n", "model.allow_classes: must not hold Lambda", "lambda_allowed")
 experiment("model: {allow_classes: ['x>Lambda']}\n", "must not hold x>Lambda", "registered_lambda_allowed")
+experiment("model: {allow_classes: [layers.Lambda]}\n", "must not hold layers.Lambda", "lambda_of_a_module_allowed")
+experiment("model: {allow_classes: [layers.Dense]}\n", "names of classes must be without dots", "dots_allowed")
 experiment("model: {path: a.h5, sha256: XYZ}\n", "model.sha256: must be 64 digits 0-9 a-f", "hash_that_is_none")
 experiment(f"model: {{sha256: {'0a' * 32}}}\n", "must be null where model.path is null", "hash_of_no_file")
 experiment("model: {max_nesting: 100000}\n", "model.max_nesting: must be at most 300", "no_limit_to_nesting")

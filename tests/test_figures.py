@@ -1,9 +1,18 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lab3.engine import SweepPoint
-from lab3.figures import channel_pictures, grid_columns, plot_accuracy, plot_before_after, plot_feature_maps
+from lab3.figures import (
+    channel_pictures,
+    grid_columns,
+    plot_accuracy,
+    plot_before_after,
+    plot_confusion,
+    plot_feature_maps,
+    save_figure,
+)
 
 
 def point(k: int, gone: int, correct: int) -> SweepPoint:
@@ -65,3 +74,10 @@ def test_channel_pictures_share_one_grey_scale() -> None:
     assert black.shape == (64, 64) and black.dtype == np.uint8
     assert black.max() == 0 and white.min() == 255
     assert mixed[0, 0] in (127, 128) and mixed[40, 40] == 0
+
+
+def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    figure = plot_confusion(np.eye(2, dtype=int), [r"$\x$", "a\nb"], r"$\y$ of a$")
+    save_figure(figure, tmp_path / "c.png")
+    assert (tmp_path / "c.png").stat().st_size > 1_000
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [r"\$\x\$", r"a\nb"]

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,19 @@ from lab3.model_classes import ACTIVATIONS, CLASSES_OF_MODULE, NEVER_ALLOWED
 from lab3.model_files import load_model
 from lab3.model_inspection import ModelLimits
 from lab3.readers import points_of_rows
-from tests.hostile_files import CORPUS, HEADER, SECRET, Hostile, Place, h5_config, make_place, png, zip_with
+from tests.hostile_files import (
+    CORPUS,
+    HEADER,
+    SECRET,
+    Hostile,
+    Place,
+    add_layer,
+    h5_config,
+    keras_config,
+    make_place,
+    png,
+    zip_with,
+)
 
 READ: dict[str, Callable[[Path], Any]] = {
     "model": load_model,
@@ -151,6 +164,26 @@ def test_a_class_that_is_allowed_but_unknown_to_keras_says_so(place: Place) -> N
     path = next(each for each in CORPUS if each.name == "unknown_class").make(place)
     with pytest.raises(ModelError, match=r"Keras cannot load it: .*MyLayer"):
         load_model(path, allow_classes=["MyLayer"])
+
+
+def test_a_name_registered_for_one_class_lets_no_other_in(place: Place) -> None:
+    @keras.saving.register_keras_serializable("hostile_test")
+    class Registered(keras.layers.Layer):
+        pass
+
+    settings = {"vocabulary": str(place.secret)}
+    for registered in ("Registered", "hostile_test>Registered"):
+        keys = {"module": "keras.layers", "registered_name": registered}
+        path = keras_config(place, partial(add_layer, class_name="StringLookup", settings=settings, **keys))
+        with pytest.raises(ModelError, match=r"'keras.layers.StringLookup registered as .*Registered' is none of"):
+            load_model(path, allow_classes=["Registered"])
+
+
+def test_dotted_names_are_refused_even_where_they_are_allowed(place: Place) -> None:
+    for name in ("lambda_with_a_dotted_name", "vocabulary_with_a_dotted_name", "function_with_a_dotted_name"):
+        path = next(each for each in CORPUS if each.name == name).make(place)
+        with pytest.raises(ModelError, match=r"never loaded|without dots"):
+            load_model(path, allow_classes=["layers.Lambda", "layers.StringLookup", "utils.get_file", "Lambda"])
 
 
 def test_lambda_is_refused_even_where_it_is_allowed(place: Place) -> None:

@@ -238,3 +238,72 @@ def test_inspect_lists_layers_and_marks_the_pruned_one(
     assert '"name": "conv",\n    "class_name": "Conv2D",\n    "output_shape": [\n      null,' in as_json.stdout
     wrong = invoke("inspect", tmp_path / "toy.h5", "--layer", "7")
     assert (wrong.exit_code, "must be in -3..2" in wrong.output) == (78, True)
+
+
+@pytest.mark.parametrize("name", ["a b", "ünï", r"$\x$", "-x", "_x", "a\x1b[31mb", "[bold]"])
+def test_layers_may_have_any_name(tmp_path: Path, name: str, invoke: Callable[..., Result]) -> None:
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 1)),
+            layers.TimeDistributed(layers.Dense(2, name=name), name=f"{name} again"),
+            layers.Conv2D(3, 3, activation="relu", name=name),
+            layers.Flatten(name=f"{name} flat"),
+            layers.Dense(2, activation="softmax", name=f"{name} scores"),
+        ]
+    )
+    model.save(tmp_path / "m.keras")
+    shown = invoke("inspect", tmp_path / "m.keras")
+    assert (shown.exit_code, "\x1b" in shown.stdout) == (0, False)
+    assert name.replace("\x1b", r"\x1b") in shown.stdout
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", x_test=rng.normal(size=(6, 4, 4, 1)).astype(np.float32), y_test=np.arange(6) % 2)
+    arguments = ["--data", tmp_path / "d.npz", "--out", tmp_path, "--mode", "disabled", "--run-id", "r"]
+    result = invoke("sweep", tmp_path / "m.keras", *arguments)
+    assert result.exit_code == 0 and "\x1b" not in result.output
+    assert (tmp_path / "r" / "figures" / "feature_maps.png").stat().st_size > 1_000
+
+
+def test_an_output_can_be_named_where_there_is_one(
+    tmp_path: Path, toy_model: Any, invoke: Callable[..., Result]
+) -> None:
+    for suffix in ("h5", "keras"):
+        save_model(toy_model, tmp_path / f"toy.{suffix}")
+        for output in ("0", toy_model.layers[-1].name):
+            assert invoke("inspect", tmp_path / f"toy.{suffix}", "--output", output).exit_code == 0
+        wrong = invoke("inspect", tmp_path / f"toy.{suffix}", "--output", "1")
+        assert (wrong.exit_code, "must name an output of the model" in wrong.output) == (78, True)
+
+
+@pytest.mark.parametrize(
+    ("axis", "given"),
+    [
+        (-1, {}),
+        ((1, 2, 3), {}),
+        (None, {}),
+        (-1, {"mean": 0.5, "variance": 2.0}),
+        (None, {"mean": 0.5, "variance": 2.0}),
+    ],
+)
+def test_normalization_loads(tmp_path: Path, axis: Any, given: dict[str, float]) -> None:
+    rng = np.random.default_rng(0)
+    images_nhwc = rng.normal(size=(5, 4, 4, 3)).astype(np.float32)
+    layer = keras.layers.Normalization(axis, **given)
+    if not given:
+        layer.adapt(images_nhwc)
+    model = keras.Sequential([keras.Input((4, 4, 3)), layer, keras.layers.Flatten(), keras.layers.Dense(2)])
+    model.save(tmp_path / "m.keras")
+    loaded = load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(loaded(images_nhwc), model(images_nhwc), rtol=1e-6)
+
+
+def test_initial_values_are_not_drawn_again(tmp_path: Path) -> None:
+    model = keras.Sequential(
+        [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2, kernel_initializer="orthogonal")]
+    )
+    for suffix in ("h5", "keras"):
+        model.save(tmp_path / f"m.{suffix}")
+        loaded = load_model(tmp_path / f"m.{suffix}")
+        assert type(loaded.layers[-1].kernel_initializer).__name__ == "Zeros"
+        for one, other in zip(model.get_weights(), loaded.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)

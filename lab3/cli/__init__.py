@@ -16,6 +16,7 @@ from lab3.cli.rerun import rerun_command
 from lab3.cli.runs import resume_command, run_command, sweep_command, train_command
 from lab3.cli.verify import verify_command
 from lab3.errors import Lab3Error
+from lab3.foreign import printable
 
 # The disk is as it should be, a name or what stands there is not.
 _WRONG_NAMES = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENOENT, errno.EEXIST)
@@ -28,7 +29,8 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except Lab3Error as error:
-            click.echo(f"Error: {error}", err=True)
+            # Problems of an experiment stand on lines of their own.
+            click.echo("\n".join(map(printable, f"Error: {error}".split("\n"))), err=True)
             ctx.exit(error.exit_code)
         except OSError as error:
             if error.errno is None:

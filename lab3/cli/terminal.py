@@ -27,6 +27,7 @@ from rich.text import Text
 
 from lab3.engine import SweepPoint
 from lab3.errors import StoppedError
+from lab3.foreign import printable
 from lab3.model_files import LayerInfo
 from lab3.pipeline import Group
 from lab3.progress import Advance, Progress
@@ -98,11 +99,11 @@ class TerminalProgress:
 
     def say(self, text: str) -> None:
         """One line."""
-        self._console.print(escape(text), soft_wrap=True)
+        self._console.print(escape(printable(text)), soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """One line that stands out."""
-        self._console.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
+        self._console.print(f"[yellow]warning:[/yellow] {escape(printable(text))}", soft_wrap=True)
 
     @contextmanager
     def bar(self, title: str, total: int, unit: str) -> Iterator[Advance]:
@@ -121,7 +122,7 @@ class TerminalProgress:
             TextColumn("{task.fields[note]}"),
         )
         with RichProgress(*columns, console=self._console) as bars:
-            task = bars.add_task(title, total=total, note="")
+            task = bars.add_task(escape(printable(title)), total=total, note="")
 
             def advance(n_done: int, note: str) -> None:
                 bars.advance(task, n_done)
@@ -170,7 +171,7 @@ def show_group(group: Group) -> None:
         n_channels = json.loads(run.summary_json.read_text())["n_channels"]
         shares = np.array([point.n_pruned / n_channels for point in points])
         shown = [points[int(np.abs(shares - share).argmin())] for share in _SHOWN_SHARES]
-        table.add_row(label, str(n_channels), *(f"{point.accuracy:.4f}" for point in shown))
+        table.add_row(Text(printable(label)), str(n_channels), *(f"{point.accuracy:.4f}" for point in shown))
     _print_table(table)
     click.echo(str(group.path))
 
@@ -182,9 +183,8 @@ def show_layers(layers: Sequence[LayerInfo]) -> None:
         shape = "x".join("N" if size is None else str(size) for size in layer.output_shape or ())
         mark = "<- pruned" if layer.is_pruned else ""
         style = "bold" if layer.is_pruned else None
-        table.add_row(
-            str(layer.index), layer.name, layer.class_name, shape, f"{layer.n_parameters:,}", mark, style=style
-        )
+        name, n_parameters = Text(printable(layer.name)), f"{layer.n_parameters:,}"
+        table.add_row(str(layer.index), name, layer.class_name, shape, n_parameters, mark, style=style)
     _print_table(table)
     click.echo(f"{len(layers)} layers, {sum(layer.n_parameters for layer in layers):,} parameters")
 

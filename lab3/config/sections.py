@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from lab3.criteria import Criterion
 from lab3.errors import ConfigError
-from lab3.model_classes import NEVER_ALLOWED
+from lab3.model_classes import problem_of_name
 from lab3.schedule import check_schedule_form
 
 Positive = Annotated[int, Field(ge=1)]
@@ -66,9 +66,9 @@ class ModelSection(Section):
     @field_validator("allow_classes")
     @classmethod
     def _without_code(cls, names: list[str]) -> list[str]:
-        never = [name for name in names if name.rpartition(">")[2] in NEVER_ALLOWED]
-        if never:
-            raise ValueError(f"must not hold {never[0]}: such layers hold code and are never loaded")
+        for name in names:
+            if problem := problem_of_name(name):
+                raise ValueError(f"must not hold {name if name.isprintable() else ascii(name)}: {problem}")
         return names
 
 

@@ -88,5 +88,5 @@ def _inspect_keras(path: Path, limits: ModelLimits, allow_classes: Collection[st
         archive.read(_METADATA)
         weights = archive.read(_WEIGHTS)
     with h5py.File(io.BytesIO(weights), "r") as file:
-        n_values = count_values(file, len(weights), limits)
+        n_values = count_values(file, stored_bytes, limits)
     return InspectedModel(configuration, n_values)

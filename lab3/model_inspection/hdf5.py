@@ -1,6 +1,6 @@
 """What an HDF5 file holds, walked without following a link or reading a dataset."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import h5py
@@ -9,7 +9,8 @@ from lab3.errors import ModelError
 from lab3.foreign import problem_of_size
 from lab3.model_inspection.limits import ModelLimits
 
-_MOST_OBJECTS = 100_000
+_MOST_OBJECTS = 30_000  # NASNet-Large has 6,000
+_MOST_ATTRIBUTES = 1_000  # of one object
 _SAVE_AGAIN = "save it again with model.save()"
 # Deflate, shuffle, Fletcher's checksum and LZF; HDF5 would look for the code of any other on this machine.
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
@@ -24,6 +25,8 @@ def count_values(file: Any, stored_bytes: int, limits: ModelLimits) -> int:
     """
     n_values, n_bytes = 0, 0
     datasets: set[str] = set()
+    groups: set[str] = set()
+    lists: list[tuple[str, list[str], list[str]]] = []
     for name, item in _walk(file, limits):
         n_bytes += _check_attributes(item, name)
         if isinstance(item, h5py.Dataset):
@@ -31,9 +34,16 @@ def count_values(file: Any, stored_bytes: int, limits: ModelLimits) -> int:
             datasets.add(name)
             n_values += item.size
             n_bytes += item.size * item.dtype.itemsize
+        else:
+            groups.add(name)
         if problem := problem_of_size(n_bytes, stored_bytes, limits.bytes, "model.max_bytes"):
             raise ModelError(problem)
-    _check_weight_names(file, datasets)
+        lists.append((name, _listed(item, "weight_names"), _listed(item, "layer_names")))
+    for name, weights, layers in lists:
+        _check_list(name, weights, datasets)
+        _check_list(name, layers, groups)
+        if inner := next((each for each in layers if "/" in each), None):
+            raise ModelError(f"layers must be listed in the group they are in, got {inner[:120]!r}; {_SAVE_AGAIN}")
     return n_values
 
 
@@ -85,9 +95,15 @@ def _check_dataset(dataset: Any, name: str) -> None:
 
 def _check_attributes(item: Any, name: str) -> int:
     """Bytes in the attributes of an object; text and plain numbers alone are allowed."""
+    n_attributes = h5py.h5a.get_num_attrs(item.id)
+    if n_attributes > _MOST_ATTRIBUTES:
+        raise ModelError(
+            f"an object must have at most {_MOST_ATTRIBUTES:,} attributes, got {n_attributes:,} at "
+            f"{name[:120] or '/'!r}; {_SAVE_AGAIN}"
+        )
     n_bytes = 0
-    for index in range(h5py.h5a.get_num_attrs(item.id)):
-        attribute = h5py.h5a.open(item.id, index=index)
+    for key in item.attrs:
+        attribute = item.attrs.get_id(key)
         kind = attribute.get_type()
         # h5py writes True and False as an enumeration.
         if not isinstance(kind, _ATTRIBUTE_TYPES):
@@ -98,19 +114,21 @@ def _check_attributes(item: Any, name: str) -> int:
     return n_bytes
 
 
-def _check_weight_names(file: Any, datasets: set[str]) -> None:
-    """Keras reads every array a list names before it counts them: a name in it twice is an array in memory twice."""
-    root = file.get("model_weights")
-    for layer in root.values() if isinstance(root, h5py.Group) else ():
-        names = [
-            name.decode() if isinstance(name, bytes) else str(name)
-            for key in sorted(layer.attrs)
-            if key.startswith("weight_names")
-            for name in layer.attrs[key]
-        ]
-        unknown = [name for name in names if f"{layer.name}/{name}" not in datasets]
-        if unknown or len(set(names)) < len(names):
-            raise ModelError(
-                f"each weight must be listed once and be there, got {len(names)} names and "
-                f"{len(unknown)} without an array at {layer.name[:120]!r}; {_SAVE_AGAIN}"
-            )
+def _check_list(name: str, listed: list[str], known: Collection[str]) -> None:
+    """Keras reads every array that a list names before it counts them: named twice, an array is in memory twice."""
+    unknown = [each for each in listed if f"{name}/{each}" not in known]
+    if unknown or len(set(listed)) < len(listed):
+        raise ModelError(
+            f"each layer and each weight must be listed once and be there, got {len(listed)} names and "
+            f"{len(unknown)} without an array or a group at {name[:120] or '/'!r}; {_SAVE_AGAIN}"
+        )
+
+
+def _listed(item: Any, kind: str) -> list[str]:
+    """Names in the lists of weights or layers at an object; Keras divides long lists."""
+    return [
+        name.decode() if isinstance(name, bytes) else str(name)
+        for key in sorted(item.attrs)
+        if key.startswith(kind)
+        for name in item.attrs[key]
+    ]

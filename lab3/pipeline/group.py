@@ -1,6 +1,7 @@
 """Several layers or criteria of one model: a run each in a common folder, compared in one table and figure."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -175,7 +176,7 @@ def _work(
     runs = {}
     for index, criterion in product(plan.layers, plan.criteria):
         layer = model_layers[index]
-        parts = ((layer.name, len(plan.layers) > 1), (criterion, len(plan.criteria) > 1))
+        parts = ((_plain(layer.name, index), len(plan.layers) > 1), (criterion, len(plan.criteria) > 1))
         label = "-".join(part for part, many in parts if many)
         # A K drawn for one layer can be more than another has.
         swept = parse_schedule(config.sweep.schedule, layer.kernel.shape[-1])
@@ -183,6 +184,12 @@ def _work(
         runs[label] = run_one(_config_of(config, index, criterion, drawn, group_id), label)
     outputs.write_comparison(path, runs)
     return Group(path, runs)
+
+
+def _plain(name: str, index: int) -> str:
+    """A layer's name as part of a run id: where it has other letters than those may have, with its index."""
+    plain = re.sub("[^A-Za-z0-9_.-]", "_", name)[:40]
+    return plain if plain == name else f"{plain}-{index}"
 
 
 def _config_of(config: Config, layer: int, criterion: str, drawn: Sequence[int], group_id: str) -> Config:
