@@ -668,3 +668,22 @@ def test_a_start_that_was_killed_before_the_manifest_is_started_again(
     (folder / ".1.tmp.manifest.json").write_text("{")
     assert invoke("sweep", toy_files[0], "--data", toy_files[1], "--run-id", "r").exit_code == 0
     assert len(read_journal(folder / "journal.jsonl")) == 4
+
+
+def test_a_reader_that_has_enough_of_the_output_is_no_error(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    process = subprocess.run(
+        [sys.executable, "-m", "lab3", "--help"], stdout=write_end, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write_end)
+    assert (process.returncode, process.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(("name", "code"), [("x" * 5000, 78), ("journal.jsonl/r", 78)])
+def test_a_name_that_cannot_be_a_run_is_told(name: str, code: int, invoke: Callable[..., Result]) -> None:
+    Path("journal.jsonl").touch()
+    for command in ("resume", "verify"):
+        result = invoke(command, name)
+        assert result.exit_code in (code, 65 if command == "verify" else code) and "Error: " in result.stderr
+        assert result.exception is None or isinstance(result.exception, SystemExit)

@@ -33,7 +33,8 @@ class _Group(click.Group):
             click.echo("\n".join(map(printable, f"Error: {error}".split("\n"))), err=True)
             ctx.exit(error.exit_code)
         except OSError as error:
-            if error.errno is None:
+            # A reader of the output that has enough of it, as `head`, is Click's to deal with.
+            if error.errno in (None, errno.EPIPE):
                 raise
             where = f" {error.filename}" if error.filename else ""
             click.echo(
