@@ -77,13 +77,16 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_inputs(run: RunDir, config: Config, manifest: Mapping[str, Any]) -> None:
-    """Raise `RunStateError` for a changed file before it fails in some other way; what is missing is told later."""
+def check_inputs(run: RunDir, config: Config, manifest: Mapping[str, Any], *, say_where: str) -> None:
+    """Raise `RunStateError` for a changed file before it fails in some other way; what is missing is told later.
+
+    `say_where`: how the user can say where the file is.
+    """
     for what, (path, recorded) in input_files(run, config, manifest).items():
         if path.is_file() and what != "train data" and (now := sha256_file(path)) != recorded:
             raise RunStateError(
                 f"the {what} must be what {run.path} was made with (SHA-256 {recorded}), got {path} with {now}; "
-                "put the file back, or say where it is"
+                f"put the file back, or say where it is {say_where}"
             )
 
 

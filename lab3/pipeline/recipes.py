@@ -93,7 +93,7 @@ def resume_run(
         if run.is_finished:
             progress.say(f"run {run.path} is finished; nothing is left to do")
             return run
-        check_inputs(run, config, manifest)
+        check_inputs(run, config, manifest, say_where=f"in {run.config_yaml}")
         n_attempts = len(manifest.get("attempts", ()))
         if max_attempts is not None and n_attempts >= max_attempts:
             raise RunStateError(

@@ -58,7 +58,7 @@ def rerun_run(
         manifest["model"] = {"path": None, "sha256": None}
     elif manifest["kind"] == "train":
         raise ConfigError(f"{path} only trained a network and has no points; give --train to train it again")
-    check_inputs(original, config, manifest)
+    check_inputs(original, config, manifest, say_where="with --model or --data")
     if config.model.path is None and not train:
         trained = {"path": str(original.path / f"model.{config.train.format}")}
         config = config.model_copy(update={"model": config.model.model_copy(update=trained)})
