@@ -34,13 +34,10 @@ def finish(*args: Any, expect: int = 0) -> str:
     return errors
 
 
-def lines_until(process: "subprocess.Popen[str]", beginning: str, times: int = 1) -> None:
-    """Read what the process says up to the line that begins so for the last of `times`, or its end."""
+def lines_until(process: "subprocess.Popen[str]", beginning: str) -> None:
+    """Read what the process says up to the first line that begins so."""
     assert process.stderr is not None
-    for line in process.stderr:
-        times -= line.startswith(beginning)
-        if times == 0:
-            break
+    assert any(line.startswith(beginning) for line in process.stderr), f"the process never said {beginning!r}"
 
 
 def save_wide_model(folder: Path, n_channels: int) -> None:
