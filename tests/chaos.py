@@ -98,6 +98,25 @@ def forget_unsynced(run: Path, mirror: Path) -> None:
     """Put the folder in the state that a power cut leaves: names and contents as they were last synced."""
     shutil.rmtree(run, ignore_errors=True)
     _restore(run, mirror, _listing(mirror, run.parent).get(run.name))
+    # Everything has another inode now, perhaps one that something else had before.
+    for old in (*mirror.glob("*.names"), *mirror.glob("*.content")):
+        old.unlink()
+    for path in (run.parent, run, *run.rglob("*")):
+        if path.exists():
+            _record(path, mirror)
+
+
+def _record(path: Path, mirror: Path) -> None:
+    """Copy what is durable of a folder or a file to the mirror, in one step."""
+    inode = path.stat().st_ino
+    kind, other = ("names", "content") if path.is_dir() else ("content", "names")
+    temporary = mirror / f"{inode}.new"
+    if path.is_dir():
+        temporary.write_text(json.dumps({each.name: each.stat().st_ino for each in path.iterdir()}))
+    else:
+        shutil.copyfile(path, temporary)
+    temporary.replace(mirror / f"{inode}.{kind}")
+    (mirror / f"{inode}.{other}").unlink(missing_ok=True)
 
 
 def _restore(path: Path, mirror: Path, inode: int | None) -> None:
@@ -147,14 +166,7 @@ def run_recorded() -> None:
 
     def recorded_fsync(descriptor: int) -> None:
         fsync(descriptor)
-        path, inode = Path(f"/proc/self/fd/{descriptor}").readlink(), os.fstat(descriptor).st_ino
-        kind = "names" if path.is_dir() else "content"
-        temporary = mirror / f"{inode}.new"
-        if kind == "names":
-            temporary.write_text(json.dumps({each.name: each.stat().st_ino for each in path.iterdir()}))
-        else:
-            shutil.copyfile(path, temporary)
-        temporary.replace(mirror / f"{inode}.{kind}")
+        _record(Path(f"/proc/self/fd/{descriptor}").readlink(), mirror)
 
     def acknowledged_append(journal: Journal, row: dict[str, Any]) -> None:
         append(journal, row)
