@@ -72,7 +72,6 @@ class RunDir:
 
     def begin(self, config: Config, manifest: Mapping[str, Any]) -> None:
         """Write what makes the folder a run."""
-        self.figures.mkdir(exist_ok=True)
         write_atomically(self.config_yaml, dump_config(config).encode())
         self.write_manifest({**manifest, "config": config.model_dump(mode="json")})
 

@@ -131,6 +131,8 @@ def _work(
     run: RunDir, config: Config, materials: Materials, mode: Mode, progress: Progress, *, is_resumed: bool
 ) -> RunDir:
     manifest = run.read_manifest()
+    # Also when the run goes on: an empty folder can be lost with the power.
+    run.figures.mkdir(exist_ok=True)
     manifest["attempts"] = [*manifest.get("attempts", ()), now()]
     run.write_manifest(manifest)
     elapsed: dict[str, float] = {}
