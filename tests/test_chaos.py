@@ -62,11 +62,7 @@ def test_kills_in_a_sweep_lose_nothing(times: int, sweep: Sweep, tmp_path: Path)
         arguments = ("resume", run) if run.exists() else sweep("killed")
         process = start(*arguments, program=("tests.chaos", "blocks", blocks))
         lines_until(process, "capture: ")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=rng.uniform(0, work_s))
-        n_killed += process.poll() is None
-        process.kill()
-        process.communicate()
+        n_killed += killed_at_work(process, rng.uniform(0, work_s))
         n_after = n_points(run)
         assert n_after >= n_before
         assert [row["k"] for row in read_journal(run / "journal.jsonl")] == list(range(n_after)) if n_after else True
@@ -83,6 +79,16 @@ def test_kills_in_a_sweep_lose_nothing(times: int, sweep: Sweep, tmp_path: Path)
             computed = set()
     finish(*(("resume", run) if run.exists() else sweep("killed")))
     check_same_record(run, whole)
+
+
+def killed_at_work(process: "subprocess.Popen[str]", after_s: float) -> bool:
+    """Kill the process after so many seconds; False if it had ended before."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=after_s)
+    is_at_work = process.poll() is None
+    process.kill()
+    process.communicate()
+    return is_at_work
 
 
 def seconds_of_work(run: Path) -> float:
@@ -106,11 +112,7 @@ def test_kills_in_training_end_with_the_same_weights(tmp_path: Path) -> None:
     while n_killed < 10:
         process = start(*(("resume", run) if run.exists() else (*train, "killed")))
         lines_until(process, "training ")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=rng.uniform(0.5, 2.5))
-        n_killed += process.poll() is None
-        process.kill()
-        process.communicate()
+        n_killed += killed_at_work(process, rng.uniform(0.5, 2.5))
         if (run / "summary.json").exists():
             check_same_training()
             shutil.rmtree(run)
@@ -131,11 +133,7 @@ def test_a_power_cut_loses_no_acknowledged_point(times: int, sweep: Sweep, tmp_p
         arguments = ("resume", run) if run.exists() else sweep("cut")
         process = start(*arguments, program=("tests.chaos", "mirror", mirror))
         lines_until(process, "capture: ")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=rng.uniform(0, work_s))
-        n_cut += process.poll() is None
-        process.kill()
-        process.communicate()
+        n_cut += killed_at_work(process, rng.uniform(0, work_s))
         forget_unsynced(run, mirror)
         acknowledged = (mirror / "acknowledged").read_text().split() if (mirror / "acknowledged").exists() else []
         kept = {row["k"] for row in read_journal(run / "journal.jsonl")} if n_points(run) else set()

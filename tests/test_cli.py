@@ -193,6 +193,14 @@ def test_all_layers_of_a_network_trained_once(
     ] == []
 
 
+def test_all_layers_of_a_network_that_has_one_make_a_run_of_its_name(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    assert invoke("sweep", toy_files[0], "--data", toy_files[1], "--layer", "all", "--run-id", "g").exit_code == 0
+    assert [row["run"] for row in read_csv(tmp_path / "runs/g/comparison.csv")] == ["conv"] * 4
+    assert (tmp_path / "runs" / "g" / "g-conv" / "results.csv").exists()
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()

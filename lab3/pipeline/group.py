@@ -177,7 +177,7 @@ def _work(
     for index, criterion in product(plan.layers, plan.criteria):
         layer = model_layers[index]
         parts = ((_plain(layer.name, index), len(plan.layers) > 1), (criterion, len(plan.criteria) > 1))
-        label = "-".join(part for part, many in parts if many)
+        label = "-".join(part for part, many in parts if many) or parts[0][0]
         # A K drawn for one layer can be more than another has.
         swept = parse_schedule(config.sweep.schedule, layer.kernel.shape[-1])
         drawn = [k for k in config.sweep.feature_maps_k if k in swept]
