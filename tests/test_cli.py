@@ -378,7 +378,7 @@ def broken(tmp_path: Path, toy_files: tuple[Path, Path]) -> dict[str, str]:
         (
             ["--data", "labels.npz"],
             65,
-            "labels.npz: labels must be in 0..1 (the model has 2 outputs), got 2 for image",
+            "labels.npz: labels must be in 0..1 (the model has 2 classes), got 2 for image",
         ),
         (["--data", "nan.npz"], 65, "nan.npz: pixels must be finite numbers, got NaN or infinity in 3 images"),
         (["--data", "three"], 65, "three: the model takes images of 2x2x4, got 2x2x3"),
