@@ -68,8 +68,8 @@ def describe_surplus(
     first = next((step for step in steps if len(step.pruned_channels) > step.k), None)
     shown = f"at K={first.k} {len(first.pruned_channels)} channels are pruned" if first else "K channels are pruned"
     return (
-        f"{shown}: pruning raises the importance of {n_rising} of {len(importance_c)} channels, so others are among the "
-        "lowest K as well, and what is pruned at a K depends on the K before; `prune.ranking: once` prunes exactly K"
+        f"{shown}: pruning raises the importance of {n_rising} of {len(importance_c)} channels, so others are among "
+        "the lowest K as well, and what is pruned at a K depends on the K before; `prune.ranking: once` prunes exactly K"
     )
 
 

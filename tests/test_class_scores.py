@@ -95,9 +95,7 @@ def test_the_default_layer_never_makes_the_class_scores() -> None:
         expected = ("classes", ["one"]) if name == "sigmoid" else ("features", ["classes"])
         assert (find_layer(model).name, score_convolutions(model)) == expected
         assert [layer.name for layer in prunable_layers(model)][-1] == expected[0]
-        with pytest.raises(
-            ModelError, match=f"layer '{expected[1][0]}' makes the class scores"
-        ):
+        with pytest.raises(ModelError, match=f"layer '{expected[1][0]}' makes the class scores"):
             find_layer(model, expected[1][0])
     only = keras.Model(inputs, layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name="only")(inputs)))
     with pytest.raises(ModelError, match="got only 'only', which makes the class scores; name a Dense layer"):

@@ -27,7 +27,7 @@ class Dataset:
 
 
 def check_dataset(dataset: Dataset, input_shape: tuple[int | None, ...], n_labels: int) -> None:
-    """Raise `DataError` unless `dataset` fits a model with the input `(H, W, C)` = `input_shape` and `n_labels` classes.
+    """Raise `DataError` unless `dataset` fits a model of `input_shape`, `(H, W, C)`, and `n_labels` classes.
 
     A model of inputs `(H, W)` takes images of one color channel.
     """
