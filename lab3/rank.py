@@ -69,7 +69,7 @@ def describe_surplus(
     shown = f"at K={first.k} {len(first.pruned_channels)} channels are pruned" if first else "K channels are pruned"
     return (
         f"{shown}: pruning raises the importance of {n_rising} of {len(importance_c)} channels, so others are among "
-        "the lowest K as well, and what is pruned at a K depends on the K before; `prune.ranking: once` prunes exactly K"
+        "the lowest K as well, and what is pruned at a K depends on the K before; prune.ranking: once prunes exactly K"
     )
 
 

@@ -87,5 +87,5 @@ def test_more_channels_than_k_are_explained() -> None:
     steps = plan_pruning(importance_c, kept_bias_c, [0, 1, 2], "iterative")
     assert describe_surplus(importance_c, kept_bias_c, steps, "iterative") == (
         "at K=2 3 channels are pruned: pruning raises the importance of 1 of 3 channels, so others are among the "
-        "lowest K as well, and what is pruned at a K depends on the K before; `prune.ranking: once` prunes exactly K"
+        "lowest K as well, and what is pruned at a K depends on the K before; prune.ranking: once prunes exactly K"
     )
