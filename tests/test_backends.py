@@ -27,21 +27,14 @@ def test_counts_of_the_digits_network_are_equal_on_all_backends(tmp_path: Path) 
     counts = {}
     for backend in BACKENDS:
         out = tmp_path / backend
-        command = [
-            "-m",
-            "lab3",
-            "sweep",
-            "digits.h5",
-            "--data",
-            "digits",
-            "--set",
-            "data.scale=16.0",
-            "--out",
-            str(out),
-        ]
+        command = "-m lab3 sweep digits.h5 --data digits --set data.scale=16.0".split()
         environment = {**os.environ, "KERAS_BACKEND": backend}
         done = subprocess.run(
-            [sys.executable, *command, "--run-id", "r"], cwd=tmp_path, env=environment, capture_output=True, text=True
+            [sys.executable, *command, "--out", out, "--run-id", "r"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         with (out / "r" / "results.csv").open(newline="") as file:
