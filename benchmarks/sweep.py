@@ -63,7 +63,7 @@ class Bench:
         self.split: Split = split_model(self.model)
         self.captured = self.capture()
         self.steps = plan_pruning(
-            self.captured.importance_c, self.split.pruned_output_c, range(self.split.n_channels), "iterative"
+            self.captured.importance_c, self.split.pruned_map, range(self.split.n_channels), "iterative"
         )
 
     def capture(self) -> Capture:

@@ -31,7 +31,7 @@ def load_backend(device: Device = "auto") -> str:
     try:
         with _quiet_start():
             keras = importlib.import_module("keras")
-            n_gpus = _N_GPUS[keras.backend.backend()]()
+            n_gpus = count_gpus()
     except ImportError as error:
         name = os.environ.get("KERAS_BACKEND", "tensorflow")
         raise ConfigError(
@@ -42,6 +42,13 @@ def load_backend(device: Device = "auto") -> str:
             f"--device gpu: {keras.backend.backend()} sees no GPU on this machine; use --device cpu or auto"
         )
     return "gpu" if n_gpus and device != "cpu" else "cpu"
+
+
+def count_gpus() -> int:
+    """GPUs that the backend sees."""
+    import keras
+
+    return _N_GPUS[keras.backend.backend()]()
 
 
 def limit_threads(n_threads: int) -> None:

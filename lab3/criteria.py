@@ -27,10 +27,13 @@ class ChannelMoments:
     zero_share_c: np.ndarray
 
     @classmethod
-    def of_constant(cls, value_c: np.ndarray) -> "ChannelMoments":
-        """Of channels that give the same value everywhere."""
-        value_c = np.asarray(value_c, np.float64)
-        return cls(value_c, np.abs(value_c), value_c, value_c**2, (value_c == 0).astype(np.float64))
+    def of_map(cls, values: np.ndarray) -> "ChannelMoments":
+        """Of channels that give the same map `(..., C)` for every image."""
+        positions = np.asarray(values, np.float64).reshape(-1, values.shape[-1])
+        mean_c, mean_absolute_c = positions.mean(axis=0), np.abs(positions).mean(axis=0)
+        return cls(
+            mean_c, mean_absolute_c, positions.max(axis=0), (positions**2).mean(axis=0), (positions == 0).mean(axis=0)
+        )
 
 
 def mean_activation(moments: ChannelMoments) -> np.ndarray:

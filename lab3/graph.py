@@ -28,6 +28,11 @@ class Step:
     def input_slots(self) -> tuple[int, ...]:
         return tuple(slot for _, slot in self.inputs)
 
+    @property
+    def shown(self) -> str:
+        """Name and class of the layer, for messages."""
+        return f"{self.layer.name} ({type(self.layer).__name__})"
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -38,6 +43,13 @@ class Graph:
     output_slot: int
     input_shape: tuple[int | None, ...]
     output_shape: tuple[int | None, ...]
+
+    def feed(self, images_nhwc: Any) -> Any:
+        """`images_nhwc` as the model's input: a model of 2-D inputs gets images of one color channel without it."""
+        import keras
+
+        lacks_channels = len(images_nhwc.shape) == 4 and len(self.input_shape) == 3
+        return keras.ops.squeeze(images_nhwc, axis=-1) if lacks_channels else images_nhwc
 
 
 def flatten_model(model: Any) -> Graph:
@@ -76,9 +88,17 @@ def run_steps(steps: Iterable[Step], values: Values) -> Values:
     values = dict(values)
     for step in steps:
         args, kwargs = step.node.arguments.fill_in({key: values[slot] for key, slot in step.inputs})
+        if isinstance(step.layer, keras.layers.Layer):
+            # As `model(images, training=False)` does; random layers would otherwise take their own default, True.
+            kwargs = {**kwargs, "training": False}
         outputs = keras.tree.flatten(step.layer(*args, **kwargs))
         values.update(zip(step.outputs, outputs, strict=True))
     return values
+
+
+def is_of_keras(layer: Any) -> bool:
+    """True for a layer or operation of Keras itself, False for one that somebody has derived from it."""
+    return type(layer).__module__.startswith("keras.src.")
 
 
 def list_layers(model: Any) -> list[Any]:

@@ -1,23 +1,25 @@
 """Which layer is pruned, and whether it can be."""
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
+from lab3.channelwise import separate
+from lab3.class_scores import read_class_scores
 from lab3.errors import ConfigError, ModelError
-from lab3.graph import Graph, depends_on, flatten_model, list_layers
+from lab3.graph import Graph, Step, depends_on, flatten_model, list_layers
 
 
 def find_layer(model: Any, layer: str | int | None = None) -> Any:
-    """The layer to be pruned: by name, by index (negative from the end), or the last `Conv2D` on the way to the output.
+    """The layer to be pruned: by name, by index (negative from the end), or the last `Conv2D` on the way to the output
+    whose channels are not the classes.
 
     Raises `ConfigError` for a name or index that is not there, `ModelError` for a layer that cannot be pruned.
     """
-    import keras
-
     graph = flatten_model(model)
     layers = list_layers(model)
     if layer is None:
-        found = _last_convolution(graph, keras.layers.Conv2D)
+        found = _convolutions_from_the_end(graph)[0]
     elif isinstance(layer, int):
         if not -len(layers) <= layer < len(layers):
             raise ConfigError(
@@ -51,15 +53,38 @@ def prunable_layers(model: Any) -> list[Any]:
     return found
 
 
-def _last_convolution(graph: Graph, convolution: type) -> Any:
-    convolutions = [step for step in graph.steps if isinstance(step.layer, convolution)]
-    if not convolutions:
-        raise ModelError(
-            "the model must have a Conv2D on the way to its output, got none; name a Dense layer to prune its units"
-        )
+def score_convolutions(model: Any) -> list[str]:
+    """Names of the convolutions behind the last one that can be pruned: their channels are the classes."""
+    graph = flatten_model(model)
+    last = _convolutions_from_the_end(graph)[0]
+    names = [layer.name for layer in _convolutions_from_the_end(graph, only_prunable=False)]
+    return names[: names.index(last.name)]
+
+
+def _convolutions_from_the_end(graph: Graph, only_prunable: bool = True) -> list[Any]:
+    import keras
+
     distance = _steps_to_output(graph)
-    # Of two equally near the output, the one that runs later.
-    return min(reversed(convolutions), key=lambda step: distance[step.outputs[0]]).layer
+    # Of two equally near the output, the one that runs later comes first.
+    calls = [step for step in reversed(graph.steps) if isinstance(step.layer, keras.layers.Conv2D)]
+    calls.sort(key=lambda step: distance[step.outputs[0]])
+    found = [call.layer for call in calls if not (only_prunable and _makes_class_scores([call], graph))]
+    if not found:
+        got = f"only {calls[0].layer.name!r}, which makes the class scores" if calls else "none"
+        raise ModelError(
+            f"the model must have a Conv2D on the way to its output, got {got}; name a Dense layer to prune its units"
+        )
+    return found
+
+
+def _makes_class_scores(calls: Sequence[Step], graph: Graph) -> bool:
+    """True if channels of the layer stay apart up to the class scores: they are the classes, or parts of them."""
+    scores = read_class_scores(graph)
+    output_slots = [slot for call in calls for slot in call.outputs]
+    dependent = depends_on(scores.steps, output_slots)
+    behind = [step for step in scores.steps if dependent.intersection(step.outputs) and step not in calls]
+    parts = separate(behind, output_slots, int(calls[0].layer.kernel.shape[-1]))
+    return scores.slot in {*output_slots, *(slot for step in parts.channelwise for slot in step.outputs)}
 
 
 def _steps_to_output(graph: Graph) -> dict[int, int]:
@@ -91,10 +116,8 @@ def _check_prunable(layer: Any, graph: Graph) -> None:
         )
     if len({tuple(call.node.outputs[0].shape) for call in calls}) > 1:
         raise ModelError(f"layer {layer.name!r} must give one shape in all {len(calls)} calls; name another layer")
-    if any(call.outputs[0] == graph.output_slot for call in calls):
-        raise ModelError(
-            f"layer {layer.name!r} is the model's output: its units are the classes; name an earlier layer"
-        )
+    if _makes_class_scores(calls, graph):
+        raise ModelError(f"layer {layer.name!r} makes the class scores: its units are the classes; name another layer")
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         raise ModelError(
             f"layer {layer.name!r} must have its channels last, got {layer.data_format}; "

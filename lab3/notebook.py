@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lab3.anatomy import Bias, Effect, Measured
 from lab3.capture import capture, image_weights
 from lab3.criteria import Criterion
 from lab3.data import Dataset, check_dataset
@@ -14,6 +15,7 @@ from lab3.model_files import check_weights, load_model
 from lab3.rank import ChannelStats, Ranking, channel_stats, plan_pruning
 from lab3.schedule import parse_schedule
 from lab3.scores import score_channels
+from lab3.selfcheck import check_split
 from lab3.split import split_model
 
 __all__ = ["Sweep", "load_model", "sweep"]
@@ -47,9 +49,10 @@ def sweep(
     criterion: Criterion = "mean_activation",
     seed: int = 0,
     schedule: str | Sequence[int] = "0:C:1",
-    ranking: Ranking = "iterative",
-    measured: Literal["output", "before_activation"] = "output",
-    bias: Literal["zero", "keep"] = "zero",
+    effect: Effect = "remove",
+    measured: Measured = "activation",
+    ranking: Ranking = "once",
+    bias: Bias = "zero",
     average: Literal["images", "batches"] = "images",
     average_batch_size: int = 64,
     shortcut: Shortcut = "unchanged",
@@ -66,21 +69,26 @@ def sweep(
 
     Raises `ModelError`, `DataError` or `ConfigError` for a model, images or settings that cannot be used.
     """
-    split = split_model(model, layer, measured=measured, bias=bias)
+    split = split_model(model, layer, effect=effect, measured=measured, bias=bias)
     ks = parse_schedule(schedule, split.n_channels)
     labels_n = np.asarray(labels_n).reshape(-1).astype(np.int64)
     images_nhwc = np.asarray(images_nhwc)
     check_dataset(Dataset(images_nhwc, labels_n, None, "images_nhwc", ""), model.input_shape[1:], split.n_labels)
     check_weights(model, "model")
+
+    def preprocess(block_nhwc: np.ndarray) -> np.ndarray:
+        return block_nhwc.astype(np.float32)
+
     captured = capture(
         split,
         images_nhwc,
-        lambda block_nhwc: block_nhwc.astype(np.float32),
+        preprocess,
         weights_n=image_weights(len(images_nhwc), average, average_batch_size),
         batch_size=250,
     )
     scores = score_channels(criterion, split, captured, labels_n, seed=seed, batch_size=batch_size)
     steps = plan_pruning(scores.importance_c, scores.pruned_importance_c, ks, ranking)
+    check_split(split, model, captured.features, images_nhwc, preprocess, steps, batch_size=batch_size, seed=seed)
     return Sweep(
         layer_name=split.layer_name,
         n_channels=split.n_channels,

@@ -137,7 +137,7 @@ def draw_training(run: RunDir, history: Sequence[Epoch]) -> Path:
 
 
 def draw_feature_maps(
-    run: RunDir, layer_name: str, mean_map_hwc: np.ndarray, pruned_output_c: np.ndarray, steps: Sequence[PruneStep]
+    run: RunDir, layer_name: str, mean_map_hwc: np.ndarray, pruned_map: np.ndarray, steps: Sequence[PruneStep]
 ) -> dict[str, Path]:
     """`feature_map_0`, `feature_maps`, and for each of `steps` `feature_maps_k<K>`: before and after, side by side."""
     n_channels = mean_map_hwc.shape[2]
@@ -151,7 +151,7 @@ def draw_feature_maps(
     for step in steps:
         pruned_hwc = mean_map_hwc.copy()
         gone = list(step.pruned_channels)
-        pruned_hwc[..., gone] = pruned_output_c[gone]
+        pruned_hwc[..., gone] = pruned_map[..., gone]
         titles = (title, f"K={step.k}: {len(gone)} channels pruned")
         figure = plot_before_after(mean_map_hwc, pruned_hwc, titles, gone, limits)
         paths[f"feature_maps_k{step.k}"] = _save(run, f"feature_maps_k{step.k}", figure)

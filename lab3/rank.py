@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-Ranking = Literal["iterative", "once"]
+Ranking = Literal["once", "iterative"]
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,11 @@ def score_channels(
     """
     below_all_c = np.full(split.n_channels, -np.inf)
     if criterion in OF_MOMENTS:
-        pruned = ChannelMoments.of_constant(split.pruned_output_c)
-        return Scores(OF_MOMENTS[criterion](captured.moments), OF_MOMENTS[criterion](pruned))
+        # What is removed, or whose measure is not its own, cannot be ranked again.
+        pruned_c = below_all_c
+        if split.anatomy.effect == "zero_weights" and not np.isnan(split.pruned_map).any():
+            pruned_c = OF_MOMENTS[criterion](ChannelMoments.of_map(split.pruned_map))
+        return Scores(OF_MOMENTS[criterion](captured.moments), pruned_c)
     if criterion in OF_KERNEL:
         return Scores(OF_KERNEL[criterion](split.kernel), below_all_c)
     if criterion == "batchnorm_scale":
@@ -80,6 +83,11 @@ def _taylor(
     n = len(labels_n)
     size = min(batch_size, n)
     total_c = np.zeros(split.n_channels)
+    if split.loss_gradient is None:
+        raise ModelError(
+            f"criterion taylor needs one place where the channels of layer {split.layer_name!r} are removed, but they "
+            "are read at several; choose another criterion, or prune.effect=zero_weights"
+        )
     for rows in blocks_of(n, size):
         on_block()
         own, pruned, *carried = split.read_features(features, rows)

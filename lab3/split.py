@@ -1,23 +1,21 @@
 """Cut a model at the layer to be pruned: a trunk that never changes, and a head that sees pruned channels.
 
-The cut is at the layer's linear output, before its activation. There, pruning a channel means replacing it by a
-constant: 0 where kernel and bias are zeroed, the bias where only the kernel is. Behind it, as long as layers keep
-channels apart, a channel has two states: its own features, or what it leaves behind when pruned. The first Dense or
-Conv2D that mixes channels is linear in its input, so pruning a channel adds the difference of the two states times that
-channel's weights. Only what follows has to be run for every K. The model's weights are never touched.
+Behind the layer, as long as layers keep channels apart, a channel has two states: its own features, or what it is when
+pruned: 0 where it is removed, or what its zero weights leave behind. The first Dense or Conv2D that mixes channels is
+linear in its input, so pruning a channel adds the difference of the two states times that channel's weights. Only what
+follows has to be run for every K. The model's weights are never touched.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from lab3.anatomy import Anatomy, Bias, Effect, Measured, examine_model
 from lab3.backend import compile_function, compile_gradient, to_numpy
-from lab3.channelwise import separate
-from lab3.errors import ModelError
-from lab3.graph import Graph, Step, Values, depends_on, flatten_model, list_layers, run_steps, scope_safely
-from lab3.layers import find_layer
+from lab3.class_scores import without_activation
+from lab3.graph import Step, Values, list_layers, run_steps
 from lab3.storage import read_rows
 
 IMAGES = -1
@@ -37,21 +35,23 @@ class Split:
     units, gone_ku)` gives `[logits_nl]` with more of `units` pruned, those where the one row of `gone_ku` is 1.
     `finish_pairs(rows, steps, mixed, change, *carried, units, gone_ku)` gives the logits of image `rows[p]` with the
     units of row `steps[p]` pruned, for each p. `reason` says why the head could not be divided at a mixing layer, None
-    if it was; without a division `start` gives `[own, pruned]` and `units` must be all channels.
+    if it was; without a division `start` gives `[own, pruned]` and `units` must be all units.
 
     `trunk(values)` is what `run_trunk` compiles: it takes the images from slot `IMAGES` of `values`, uses what is there
     already and adds what it computes.
 
-    `pruned_output_c` is what a pruned channel's measured quantity becomes. `loss_gradient(own, pruned, *carried,
-    labels_n)` gives the gradient of the summed cross-entropy to `own`.
+    `pruned_map` is what a pruned channel's measured quantity is, `(C,)` or `(..., C)`; NaN where other tensors have a
+    part in it. `loss_gradient(own, pruned, *carried, labels_n)` gives the gradient of the summed cross-entropy to
+    `own`; None where channels are removed at several places behind `own`.
     """
 
+    anatomy: Anatomy
     layer_name: str
     layer_index: int
     n_channels: int
     n_units: int
     n_labels: int
-    pruned_output_c: np.ndarray
+    pruned_map: np.ndarray
     kernel: np.ndarray
     batchnorm_scale_c: np.ndarray | None
     reason: str | None
@@ -62,7 +62,7 @@ class Split:
     start: Callable[..., list[Any]]
     finish: Callable[..., list[Any]]
     finish_pairs: Callable[..., list[Any]]
-    loss_gradient: Callable[..., list[Any]]
+    loss_gradient: Callable[..., list[Any]] | None
 
     def read_features(self, features: Sequence[np.ndarray], rows: slice | np.ndarray) -> list[np.ndarray]:
         """`[own, pruned, *carried]` of some images, from those of all."""
@@ -75,115 +75,148 @@ def split_model(
     model: Any,
     layer: str | int | None = None,
     *,
-    measured: Literal["output", "before_activation"] = "output",
-    bias: Literal["zero", "keep"] = "zero",
+    effect: Effect = "remove",
+    measured: Measured = "activation",
+    bias: Bias = "zero",
 ) -> Split:
     """`model` cut at `layer` (see `find_layer`).
 
-    Raises `ModelError` for a model that is no graph or does not end in one row of class scores an image.
+    `effect`: what pruning a channel means. `remove`: the next layers that mix or join channels read 0, as in the
+    smaller model without it. `zero_weights`: its weights are 0, and its bias with `bias="zero"`; what the layers behind
+    make of that stays. `measured`: what importance is measured on, the output of the first `activation` at or behind
+    the layer, the layer's own `output`, or that `before_activation`. Raises as `examine_model` does.
     """
-    import keras
-
-    found = find_layer(model, layer)
-    graph = flatten_model(model)
-    calls = [step for step in graph.steps if step.layer is found]
-    output_slots = [slot for call in calls for slot in call.outputs]
-    dependent = depends_on(graph.steps, output_slots)
-    trunk_steps = [s for s in graph.steps if not dependent.intersection(s.outputs)]
-    after = [s for s in graph.steps if dependent.intersection(s.outputs) and s not in calls]
-    head_steps, logits_slot = _end_at_logits(after, graph)
-
-    n_channels = int(found.kernel.shape[-1])
-    parts = separate(head_steps, output_slots, n_channels)
-    mixing = parts.mixing
-    carried_slots = sorted({slot for s in parts.rest for slot in s.input_slots if slot not in dependent})
-    linear_layer = _without_activation(calls[0])
-    mixing_layer, mixed_activation, mixed_slot = None, None, output_slots[0]
-    if mixing is not None:
-        mixing_layer, mixed_activation, mixed_slot = (
-            _without_activation(mixing),
-            mixing.layer.activation,
-            mixing.outputs[0],
-        )
-    kept_bias_c = np.zeros(n_channels, np.float32)
-    if bias == "keep" and found.use_bias:
-        kept_bias_c = to_numpy(found.bias)
-
-    def measure(linear: Any) -> Any:
-        return found.activation(linear) if measured == "output" else linear
-
-    def at_boundary(values: dict[int, Any], linear: Any) -> Any:
-        if mixing is None:
-            return found.activation(linear)
-        return run_steps(parts.channelwise, values | {output_slots[0]: found.activation(linear)})[mixing.input_slots[0]]
-
-    def trunk(values: Values) -> list[Any]:
-        values.setdefault(graph.input_slot, values[IMAGES])
-        values.update(run_steps([s for s in trunk_steps if s.outputs[0] not in values], values))
-        linears = [linear_layer(values[call.input_slots[0]]) for call in calls]
-        # What the layer gives is then there for the trunk of a layer behind it.
-        values.update((call.outputs[0], found.activation(each)) for call, each in zip(calls, linears, strict=True))
-        linear = _join(linears)
-        # What a channel leaves behind is the same for every image unless other tensors join in.
-        like = linear if parts.uses_others else linear[:1]
-        constant = keras.ops.zeros_like(like) + keras.ops.cast(kept_bias_c, like.dtype)
-        own, pruned = at_boundary(values, linear), at_boundary(values, constant)
-        return [measure(linear), own, pruned, *(values[slot] for slot in carried_slots)]
-
-    def start(own: Any, pruned: Any, is_pruned_u: Any, units: Any) -> list[Any]:
-        if mixing_layer is None:
-            return [own, pruned]
-        change = keras.ops.take(pruned, units, axis=-1) - keras.ops.take(own, units, axis=-1)
-        return [mixing_layer(keras.ops.where(is_pruned_u, pruned, own)), change]
-
-    def finish(mixed: Any, change: Any, *others: Any) -> list[Any]:
-        *carried, units, gone = others
-        for _ in range(len(change.shape) - 2):
-            gone = keras.ops.expand_dims(gone, 1)
-        if mixing_layer is None or mixed_activation is None:
-            values = dict(zip(output_slots, _part(keras.ops.where(gone > 0, change, mixed), len(calls)), strict=True))
-        else:
-            mixed = mixed + _mix(mixing_layer, change * keras.ops.cast(gone, change.dtype), units)
-            values = {mixed_slot: mixed_activation(mixed)}
-        values |= dict(zip(carried_slots, carried, strict=True))
-        return [keras.ops.cast(run_steps(parts.rest, values)[logits_slot], "float32")]
-
-    def finish_pairs(rows: Any, steps: Any, mixed: Any, change: Any, *others: Any) -> list[Any]:
-        *carried, units, gone_ku = others
-        some_mixed, *some_carried = (keras.ops.take(tensor, rows, axis=0) for tensor in (mixed, *carried))
-        # Without a division it is the pruned state, the same for every image.
-        some_change = change if mixing_layer is None else keras.ops.take(change, rows, axis=0)
-        gone_pu = keras.ops.take(gone_ku, steps, axis=0)
-        return finish(some_mixed, some_change, *some_carried, units, gone_pu)
-
-    def loss(own: Any, pruned: Any, *carried_and_labels: Any) -> Any:
-        *carried, labels_n = carried_and_labels
-        none, zero = keras.ops.zeros((1,), "int32"), keras.ops.zeros((1, 1), "float32")
-        mixed, change = start(own, pruned, keras.ops.zeros(own.shape[-1:], "bool"), none)
-        (logits_nl,) = finish(mixed, change, *carried, none, zero)
-        losses_n = keras.ops.sparse_categorical_crossentropy(labels_n, logits_nl, from_logits=True)
-        return keras.ops.sum(losses_n)
-
-    boundary_shape = mixing.node.input_tensors[0].shape if mixing else calls[0].node.outputs[0].shape
+    anatomy = examine_model(model, layer, effect=effect, measured=measured, bias=bias)
+    found, parts, calls = anatomy.layer, anatomy.parts, anatomy.calls
+    cut = _Cut(anatomy)
+    if parts.boundary is None:
+        boundary_shape = calls[0].node.outputs[0].shape
+    else:
+        made_by = {slot: step for step in (*calls, *parts.channelwise) for slot in step.outputs}[parts.boundary]
+        boundary_shape = made_by.node.outputs[0].shape
     return Split(
+        anatomy=anatomy,
         layer_name=found.name,
-        layer_index=_index_of(found, list_layers(model)),
-        n_channels=n_channels,
+        layer_index=next(index for index, each in enumerate(list_layers(model)) if each is found),
+        n_channels=anatomy.n_channels,
         n_units=int(boundary_shape[-1]),
-        n_labels=int(graph.output_shape[1] or 0),
-        pruned_output_c=to_numpy(measure(kept_bias_c)),
+        n_labels=anatomy.scores.n_labels,
+        pruned_map=_pruned_map(anatomy),
         kernel=to_numpy(found.kernel),
-        batchnorm_scale_c=_batchnorm_scale(parts.channelwise, n_channels),
+        batchnorm_scale_c=_batchnorm_scale(parts.channelwise, anatomy.n_channels),
         reason=parts.reason,
-        pruned_varies=parts.uses_others,
-        n_trunk_outputs=3 + len(carried_slots),
-        trunk=trunk,
-        run_trunk=compile_function(lambda images_nhwc: trunk({IMAGES: images_nhwc})),
-        start=compile_function(start),
-        finish=compile_function(finish),
-        finish_pairs=compile_function(finish_pairs),
-        loss_gradient=compile_gradient(loss),
+        pruned_varies=cut.pruned_varies,
+        n_trunk_outputs=3 + len(anatomy.carried_slots),
+        trunk=cut.trunk,
+        run_trunk=compile_function(lambda images_nhwc: cut.trunk({IMAGES: images_nhwc})),
+        start=compile_function(cut.start),
+        finish=compile_function(cut.finish),
+        finish_pairs=compile_function(cut.finish_pairs),
+        loss_gradient=None if cut.masks_behind else compile_gradient(cut.loss),
     )
+
+
+class _Cut:
+    """The functions of a `Split`, not compiled."""
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        parts, calls = anatomy.parts, anatomy.calls
+        self._anatomy, self._parts, self._slots = anatomy, parts, anatomy.output_slots
+        self._linear = without_activation(calls[0])
+        self._mixing = None if parts.mixing is None else without_activation(parts.mixing)
+        # A removed channel is 0 at several places: they are all behind the layer's own output.
+        self.masks_behind = anatomy.effect == "remove" and parts.boundary is None
+        self.pruned_varies = any(parts.boundary in step.outputs for step in parts.joined)
+        self._behind = parts.rest if parts.boundary is not None else (*parts.channelwise, *parts.rest)
+
+    def trunk(self, values: Values) -> list[Any]:
+        anatomy, activation = self._anatomy, self._anatomy.layer.activation
+        values.setdefault(anatomy.graph.input_slot, anatomy.graph.feed(values[IMAGES]))
+        values.update(run_steps([s for s in anatomy.trunk if s.outputs[0] not in values], values))
+        linears = [self._linear(values[call.input_slots[0]]) for call in anatomy.calls]
+        # What the layer gives is then there for the trunk of a layer behind it.
+        values.update(zip(self._slots, map(activation, linears), strict=True))
+        apart = run_steps(self._parts.channelwise, values)
+        if anatomy.measured_step is not None:
+            measured = apart[anatomy.measured_step.outputs[0]]
+        else:
+            outputs = linears if anatomy.measured == "before_activation" else [values[slot] for slot in self._slots]
+            measured = _join(outputs)
+        return [measured, *self._states(values, apart, linears), *(values[slot] for slot in anatomy.carried_slots)]
+
+    def _states(self, values: Values, apart: Values, linears: Sequence[Any]) -> tuple[Any, Any]:
+        """The features in their own and in their pruned state."""
+        from keras import ops
+
+        boundary, n_rows = self._parts.boundary, None if self.pruned_varies else 1
+        own = _join([values[slot] for slot in self._slots]) if boundary is None else apart[boundary]
+        if self.masks_behind:
+            # No state of the layer's own output stands for a removed channel, and none is equal to it.
+            return own, ops.full_like(own[:1], float("nan"))
+        if self._anatomy.effect == "remove":
+            assert boundary is not None
+            zeros = {slot: ops.zeros_like(apart[slot][:n_rows]) for slot in self._parts.frontier}
+            pruned = run_steps(self._parts.joined, values | zeros)[boundary]
+        else:
+            like = _join(linears)[:n_rows]
+            constant = ops.zeros_like(like) + ops.cast(self._anatomy.kept_bias_c, like.dtype)
+            pruned = self._anatomy.layer.activation(constant)
+            if boundary is not None:
+                pruned = run_steps(self._parts.channelwise, values | {self._slots[0]: pruned})[boundary]
+        if self._mixing is None:
+            return own, pruned
+        return ops.cast(own, self._mixing.compute_dtype), ops.cast(pruned, self._mixing.compute_dtype)
+
+    def start(self, own: Any, pruned: Any, is_pruned_u: Any, units: Any) -> list[Any]:
+        from keras import ops
+
+        if self._mixing is None:
+            return [own, pruned]
+        change = ops.take(pruned, units, axis=-1) - ops.take(own, units, axis=-1)
+        return [self._mixing(ops.where(is_pruned_u, pruned, own)), change]
+
+    def finish(self, mixed: Any, change: Any, *others: Any) -> list[Any]:
+        from keras import ops
+
+        *carried, units, gone = others
+        values: Values = dict(zip(self._anatomy.carried_slots, carried, strict=True))
+        if self.masks_behind:
+            values |= zip(self._slots, _part(mixed, len(self._slots)), strict=True)
+            values = self._anatomy.remove_channels(run_steps(self._parts.alone, values), gone > 0)
+            return self._logits(run_steps((*self._parts.joined, *self._parts.rest), values))
+        for _ in range(len(change.shape) - 2):
+            gone = ops.expand_dims(gone, 1)
+        if self._parts.mixing is not None:
+            mixed = mixed + _mix(self._mixing, change * ops.cast(gone, change.dtype), units)
+            values[self._parts.mixing.outputs[0]] = self._parts.mixing.layer.activation(mixed)
+        else:
+            state = ops.where(gone > 0, change, mixed)
+            boundary = self._parts.boundary
+            slots = self._slots if boundary is None else (boundary,)
+            values |= zip(slots, _part(state, len(slots)), strict=True)
+        return self._logits(run_steps(self._behind, values))
+
+    def _logits(self, values: Values) -> list[Any]:
+        return [self._anatomy.scores.logits(values[self._anatomy.scores.slot])]
+
+    def finish_pairs(self, rows: Any, steps: Any, mixed: Any, change: Any, *others: Any) -> list[Any]:
+        from keras import ops
+
+        *carried, units, gone_ku = others
+        some_mixed, *some_carried = (ops.take(tensor, rows, axis=0) for tensor in (mixed, *carried))
+        # Without a division it is the pruned state, often the same for every image.
+        is_shared = self._mixing is None and not self.pruned_varies
+        some_change = change if is_shared else ops.take(change, rows, axis=0)
+        return self.finish(some_mixed, some_change, *some_carried, units, ops.take(gone_ku, steps, axis=0))
+
+    def loss(self, own: Any, pruned: Any, *carried_and_labels: Any) -> Any:
+        from keras import ops
+
+        *carried, labels_n = carried_and_labels
+        none, zero = ops.zeros((1,), "int32"), ops.zeros((1, 1), "float32")
+        mixed, change = self.start(own, pruned, ops.zeros(own.shape[-1:], "bool"), none)
+        (logits_nl,) = self.finish(mixed, change, *carried, none, zero)
+        return ops.sum(ops.sparse_categorical_crossentropy(labels_n, logits_nl, from_logits=True))
 
 
 def compile_trunks(splits: Sequence[Split]) -> Callable[..., list[Any]]:
@@ -194,6 +227,25 @@ def compile_trunks(splits: Sequence[Split]) -> Callable[..., list[Any]]:
         return [tensor for split in splits for tensor in split.trunk(values)]
 
     return compile_function(trunks)
+
+
+def _pruned_map(anatomy: Anatomy) -> np.ndarray:
+    """See `Split.pruned_map`."""
+    step = anatomy.measured_step
+    if anatomy.effect == "remove":
+        return np.zeros(anatomy.n_channels, np.float32)
+    constant_c = anatomy.kept_bias_c
+    if anatomy.measured == "before_activation":
+        return constant_c
+    if step is None:
+        return to_numpy(anatomy.layer.activation(constant_c))
+    if step in anatomy.parts.joined:
+        return np.full(anatomy.n_channels, np.nan, np.float32)
+    shape = [size or 16 for size in anatomy.calls[0].node.outputs[0].shape[1:]]
+    constant = np.broadcast_to(constant_c, (1, *shape)).astype(anatomy.layer.compute_dtype)
+    values = {anatomy.output_slots[0]: anatomy.layer.activation(constant)}
+    pruned_map: np.ndarray = to_numpy(run_steps(anatomy.parts.alone, values)[step.outputs[0]])[0].astype(np.float32)
+    return pruned_map
 
 
 def _batchnorm_scale(channelwise: Sequence[Step], n_channels: int) -> np.ndarray | None:
@@ -236,56 +288,3 @@ def _mix(layer: Any, inputs: Any, units: Any) -> Any:
         return keras.ops.matmul(inputs, keras.ops.take(layer.kernel, units, axis=0))
     kernel = keras.ops.take(layer.kernel, units, axis=2)
     return keras.ops.conv(inputs, kernel, layer.strides, layer.padding, "channels_last", layer.dilation_rate)
-
-
-def ends_in_softmax(model: Any) -> bool:
-    """True if the model's output is softmax probabilities, False for logits. Raises `ModelError` for anything else."""
-    return _softmax_form(flatten_model(model).steps[-1]) != "none"
-
-
-def _end_at_logits(head_steps: Sequence[Step], graph: Graph) -> tuple[list[Step], int]:
-    """The head without a final softmax, which rounds and keeps the order, and the slot of its logits."""
-    if len(graph.output_shape) != 2 or graph.output_shape[1] is None or graph.output_shape[1] < 2:
-        raise ModelError(
-            f"the model must give one row of at least 2 class scores an image, got output shape {graph.output_shape}"
-        )
-    last = head_steps[-1]
-    form = _softmax_form(last)
-    if form == "alone":
-        return list(head_steps[:-1]), last.input_slots[0]
-    if form == "fused":
-        last = replace(last, layer=_without_activation(last))
-    return [*head_steps[:-1], last], last.outputs[0]
-
-
-def _softmax_form(last: Step) -> Literal["none", "alone", "fused"]:
-    """Whether the model's last step is a softmax, or has one fused into it as its activation."""
-    import keras
-
-    activation = getattr(last.layer, "activation", None)
-    if isinstance(last.layer, keras.layers.Softmax):
-        return "alone"
-    if activation is keras.activations.softmax:
-        return "alone" if isinstance(last.layer, keras.layers.Activation) else "fused"
-    if activation in (None, keras.activations.linear):
-        return "none"
-    name = getattr(activation, "__name__", str(activation))
-    raise ModelError(f"the model must end in softmax or in logits, got {name} in layer {last.layer.name!r}")
-
-
-def _without_activation(step: Step) -> Any:
-    """A layer with the weights of the step's layer that leaves its activation out."""
-    import keras
-
-    layer = step.layer
-    if layer.activation is keras.activations.linear:
-        return layer
-    settings = {**layer.get_config(), "activation": None, "kernel_initializer": "zeros"}
-    linear = type(layer).from_config(settings)
-    linear.build(step.node.input_tensors[0].shape)
-    linear.set_weights(layer.get_weights())
-    return scope_safely(linear)
-
-
-def _index_of(layer: Any, layers: Sequence[Any]) -> int:
-    return next(index for index, candidate in enumerate(layers) if candidate is layer)

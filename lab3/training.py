@@ -9,8 +9,9 @@ import numpy as np
 
 from lab3.backend import seed_hidden_state
 from lab3.checkpoints import Checkpoints
+from lab3.class_scores import read_class_scores
 from lab3.data import split_validation
-from lab3.split import ends_in_softmax
+from lab3.graph import flatten_model
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ def train_model(
     import keras
 
     train_rows, validation_rows = split_validation(labels_n, validation_fraction, seed)
+    from_logits = read_class_scores(flatten_model(model)).final == "none"
     augmented = _add_augmentation(model, augmentation, seed)
     augmented.compile(
         optimizer=keras.optimizers.Adam(learning_rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model)),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
         metrics=["accuracy"],
     )
     epochs_done = list(history)

@@ -8,6 +8,9 @@ import numpy as np
 
 from lab3.graph import list_layers
 
+# What `split_model` is told where it is held against `literal_sweep` with its defaults.
+AS_REPORTED: dict[str, Any] = {"effect": "zero_weights", "measured": "output"}
+
 
 @dataclass(frozen=True)
 class ReferencePoint:
@@ -94,7 +97,15 @@ def _run(model: Any, images_nhwc: np.ndarray) -> np.ndarray:
         keras.ops.convert_to_numpy(model(images_nhwc[start : start + 250], training=False))
         for start in range(0, len(images_nhwc), 250)
     ]
-    return np.concatenate(outputs)
+    return both_classes(model, np.concatenate(outputs).astype(np.float32))
+
+
+def both_classes(model: Any, scores_nl: np.ndarray) -> np.ndarray:
+    """One probability p as 1 - p and p, one logit z as 0 and z; several scores as they are."""
+    if scores_nl.shape[1] > 1:
+        return scores_nl
+    activation = getattr(list_layers(model)[-1].activation, "__name__", "")
+    return np.concatenate([1 - scores_nl if activation == "sigmoid" else 0 * scores_nl, scores_nl], axis=1)
 
 
 def _loss(scores_nl: np.ndarray, labels_n: np.ndarray) -> float:

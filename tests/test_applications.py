@@ -11,7 +11,7 @@ from lab3.engine import sweep_points
 from lab3.layers import find_layer
 from lab3.rank import plan_pruning
 from lab3.split import split_model
-from tests.reference import literal_sweep
+from tests.reference import AS_REPORTED, literal_sweep
 from tests.test_split import balance
 
 CONCATENATE = "(Concatenate) follows, which neither keeps channels apart nor is a Dense or Conv2D"
@@ -48,12 +48,12 @@ def test_predictions_equal_the_literal_loop(name: str, layer: str, reason: str |
     balance(model, images_nhwc)
     labels_n = np.arange(12) % 6
     assert find_layer(model).name == layer
-    split = split_model(model)
+    split = split_model(model, **AS_REPORTED)
     assert split.reason is None if reason is None else str(split.reason).endswith(reason)
     weights_n = np.full(12, 1 / 12)
     captured = capture(split, images_nhwc, lambda x: x, weights_n=weights_n, batch_size=12, cache_mb=100)
     schedule = [0, split.n_channels // 3, split.n_channels - 1]
-    steps = plan_pruning(captured.importance_c, split.pruned_output_c, schedule, "iterative")
+    steps = plan_pruning(captured.importance_c, split.pruned_map, schedule, "iterative")
     predictions_kn = np.zeros((3, 12), np.uint16)
     points = list(sweep_points(split, captured.features, labels_n, steps, predictions_kn=predictions_kn))
     reference = literal_sweep(model, images_nhwc, labels_n, layer, schedule)

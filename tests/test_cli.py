@@ -79,7 +79,7 @@ def test_sweep_of_a_model_file_writes_the_run_known_on_paper(
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["model"]["path"] == str(model) and len(manifest["model"]["sha256"]) == 64
     assert manifest["data"]["test"]["n_images"] == 4 and manifest["device"] == "cpu"
-    assert set(manifest["elapsed_s"]) == {"capture_s", "score_s", "sweep_s"} and manifest["finished_at"]
+    assert set(manifest["elapsed_s"]) == {"capture_s", "score_s", "self_check_s", "sweep_s"} and manifest["finished_at"]
     assert manifest["environment"]["CUDA_VISIBLE_DEVICES"] == "-1" and "HOME" not in manifest["environment"]
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert (config["model"]["path"], config["data"]["test"], config["data"]["scale"]) == (str(model), str(data), 1.0)

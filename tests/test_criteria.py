@@ -23,6 +23,7 @@ from lab3.criteria import (
 from lab3.errors import ModelError
 from lab3.scores import score_channels
 from lab3.split import Split, split_model
+from tests.reference import AS_REPORTED
 from tests.test_split import dense, residual, sequential, shake, squeeze_and_excitation, stacked
 
 
@@ -49,7 +50,7 @@ def test_moments_are_those_of_the_layers_output(measured: Any, task: tuple[np.nd
         layer.activation = keras.activations.linear
     values = np.asarray(keras.Model(model.inputs[0], layer.output)(images_nhwc), np.float64).reshape(-1, 8)
     layer.activation = keras.activations.relu
-    moments = captured(split_model(model, measured=measured), images_nhwc).moments
+    moments = captured(split_model(model, effect="zero_weights", measured=measured), images_nhwc).moments
     np.testing.assert_allclose(mean_activation(moments), values.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(mean_absolute(moments), np.abs(values).mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(maximum(moments), values.max(axis=0), rtol=1e-5)
@@ -58,7 +59,7 @@ def test_moments_are_those_of_the_layers_output(measured: Any, task: tuple[np.nd
 
 
 def test_a_constant_channel_has_the_moments_of_its_constant() -> None:
-    moments = ChannelMoments.of_constant(np.array([0.0, -2.0]))
+    moments = ChannelMoments.of_map(np.array([0.0, -2.0]))
     assert [f(moments).tolist() for f in (mean_activation, mean_absolute, maximum, standard_deviation, apoz)] == [
         [0.0, -2.0], [0.0, 2.0], [0.0, -2.0], [0.0, 0.0], [0.0, 1.0],
     ]  # fmt: skip
@@ -89,7 +90,7 @@ def test_the_oracle_is_the_rise_of_the_loss_when_each_channel_alone_goes(
 ) -> None:
     images_nhwc, labels_n = task
     model = shake(build())
-    split = split_model(model, "pruned")
+    split = split_model(model, "pruned", **AS_REPORTED)
     scores = score_channels("oracle", split, captured(split, images_nhwc), labels_n, seed=0, batch_size=8)
     layer = model.get_layer("pruned")
     original = layer.get_weights()
@@ -106,7 +107,7 @@ def test_the_oracle_is_the_rise_of_the_loss_when_each_channel_alone_goes(
 @pytest.mark.parametrize("build", [sequential, residual, squeeze_and_excitation])
 def test_taylor_does_not_depend_on_blocks(build: Any, task: tuple[np.ndarray, np.ndarray]) -> None:
     images_nhwc, labels_n = task
-    split = split_model(shake(build()), "pruned")
+    split = split_model(shake(build()), "pruned", **AS_REPORTED)
     features = captured(split, images_nhwc)
     n = len(labels_n)
     # The last block has one image.
@@ -117,7 +118,7 @@ def test_taylor_does_not_depend_on_blocks(build: Any, task: tuple[np.ndarray, np
 @pytest.mark.parametrize("build", [sequential, residual, squeeze_and_excitation, dense, stacked])
 def test_taylor_is_the_first_order_change_of_each_images_loss(build: Any, task: tuple[np.ndarray, np.ndarray]) -> None:
     images_nhwc, labels_n = task
-    split = split_model(shake(build()), "pruned")
+    split = split_model(shake(build()), "pruned", **AS_REPORTED)
     features = captured(split, images_nhwc)
     scores = score_channels("taylor", split, features, labels_n, seed=0, batch_size=8)
     own, pruned, *carried = features.features
@@ -142,10 +143,10 @@ def test_taylor_is_the_first_order_change_of_each_images_loss(build: Any, task: 
 def test_batchnorm_scale_needs_a_batchnorm(task: tuple[np.ndarray, np.ndarray]) -> None:
     images_nhwc, labels_n = task
     model = shake(sequential())
-    split = split_model(model, "pruned")
+    split = split_model(model, "pruned", **AS_REPORTED)
     scores = score_channels("batchnorm_scale", split, captured(split, images_nhwc), labels_n, seed=0, batch_size=8)
     gamma = model.layers[3].get_weights()[0]
     np.testing.assert_allclose(scores.importance_c, np.abs(gamma))
-    without = split_model(squeeze_and_excitation(), "pruned")
+    without = split_model(squeeze_and_excitation(), "pruned", **AS_REPORTED)
     with pytest.raises(ModelError, match="needs a BatchNormalization with a scale behind layer 'pruned', found none"):
         score_channels("batchnorm_scale", without, captured(without, images_nhwc), labels_n, seed=0, batch_size=8)

@@ -20,7 +20,9 @@ def test_load_sweep_plot(toy_model: Any, toy_images: Any) -> None:
 
 
 def test_settings_reach_the_sweep(toy_model: Any, toy_images: Any) -> None:
-    result = lab3.sweep(toy_model, *toy_images, layer=0, schedule="0:C:2", ranking="once", bias="keep", batch_size=3)
+    result = lab3.sweep(
+        toy_model, *toy_images, layer=0, schedule="0:C:2", effect="zero_weights", bias="keep", batch_size=3
+    )
     assert [(point.k, point.pruned_channels) for point in result.points] == [(0, ()), (2, (0, 1))]
 
 

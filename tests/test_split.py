@@ -23,7 +23,7 @@ from lab3.layers import find_layer
 from lab3.model_files import load_model
 from lab3.rank import PruneStep, plan_pruning
 from lab3.split import split_model
-from tests.reference import literal_sweep
+from tests.reference import AS_REPORTED, literal_sweep
 
 
 def fast_sweep(
@@ -33,6 +33,7 @@ def fast_sweep(
     layer: str | None,
     schedule: list[int],
     *,
+    effect: Any = "zero_weights",
     measured: Any = "output",
     bias: Any = "zero",
     average_batch_size: int | None = None,
@@ -41,12 +42,12 @@ def fast_sweep(
     batch_size: int = 40,
     cache_mb: int = 100,
 ) -> list[SweepPoint]:
-    split = split_model(model, layer, measured=measured, bias=bias)
+    split = split_model(model, layer, effect=effect, measured=measured, bias=bias)
     weights_n = image_weights(len(labels_n), "batches" if average_batch_size else "images", average_batch_size or 1)
     captured = capture(
         split, images_nhwc, lambda block: block, weights_n=weights_n, batch_size=batch_size, cache_mb=cache_mb
     )
-    steps = plan_pruning(captured.importance_c, split.pruned_output_c, schedule, ranking)
+    steps = plan_pruning(captured.importance_c, split.pruned_map, schedule, ranking)
     return list(sweep_points(split, captured.features, labels_n, steps, batch_size=batch_size, shortcut=shortcut))
 
 
@@ -213,7 +214,6 @@ REASONS = {
     dense_called_twice: "it is called 2 times",
     inception: "concatenate (Concatenate) follows, which neither keeps channels apart nor is a Dense or Conv2D",
     squeeze_and_excitation: "what dense (Dense) reads is also read elsewhere",
-    network_in_network: "no layer mixes its channels",
 }
 
 
@@ -295,10 +295,10 @@ def big_task() -> tuple[Any, np.ndarray, np.ndarray]:
 def test_every_prediction_equals_the_literal_loop(shortcut: Any) -> None:
     model, images_nhwc, labels_n = big_task()
     reference = literal_sweep(model, images_nhwc, labels_n, "pruned", range(96), ranking="once")
-    split = split_model(model, "pruned")
+    split = split_model(model, "pruned", **AS_REPORTED)
     weights_n = np.full(1500, 1 / 1500)
     captured = capture(split, images_nhwc, lambda x: x, weights_n=weights_n, batch_size=400, cache_mb=100)
-    steps = plan_pruning(captured.importance_c, split.pruned_output_c, range(96), "iterative")
+    steps = plan_pruning(captured.importance_c, split.pruned_map, range(96), "iterative")
     predictions_kn = np.zeros((96, 1500), np.uint16)
     settings: dict[str, Any] = {"batch_size": 600, "shortcut": shortcut, "predictions_kn": predictions_kn}
     points = list(sweep_points(split, captured.features, labels_n, steps, **settings))
@@ -391,10 +391,10 @@ def test_scores_that_differ_by_rounding_alone_are_tied() -> None:
 @pytest.mark.parametrize("shortcut", ["unchanged", "inferred"])
 def test_a_sweep_resumed_at_any_k_gives_the_same_bits(shortcut: Any) -> None:
     model, images_nhwc, labels_n = big_task()
-    split = split_model(model, "pruned")
+    split = split_model(model, "pruned", **AS_REPORTED)
     weights_n = np.full(1500, 1 / 1500)
     captured = capture(split, images_nhwc, lambda x: x, weights_n=weights_n, batch_size=500, cache_mb=100)
-    steps = plan_pruning(captured.importance_c, split.pruned_output_c, range(96), "iterative")
+    steps = plan_pruning(captured.importance_c, split.pruned_map, range(96), "iterative")
     settings: dict[str, Any] = {"batch_size": 600, "shortcut": shortcut}
     whole = list(sweep_points(split, captured.features, labels_n, steps, **settings))
     for n_done in (1, 8, 9, 39, 40, 70, 95):
@@ -468,7 +468,7 @@ def test_done_points_are_left_out(toy_model: Any, toy_images: Any) -> None:
     split = split_model(toy_model)
     images_nhwc, labels_n = toy_images
     captured = capture(split, images_nhwc, lambda x: x, weights_n=np.full(4, 0.25), batch_size=4, cache_mb=1)
-    steps = plan_pruning(captured.importance_c, split.pruned_output_c, range(4), "iterative")
+    steps = plan_pruning(captured.importance_c, split.pruned_map, range(4), "iterative")
     everything = list(sweep_points(split, captured.features, labels_n, steps))
     assert list(sweep_points(split, captured.features, labels_n, steps, done={0, 2})) == [everything[1], everything[3]]
 
@@ -505,7 +505,7 @@ def test_layers_are_named_by_name_or_index_and_near_names_are_suggested() -> Non
         find_layer(model, 9)
     with pytest.raises(ModelError, match=r"only Conv2D and Dense layers can be pruned, got 'flatten.*a Flatten"):
         find_layer(model, 6)
-    with pytest.raises(ModelError, match="is the model's output: its units are the classes"):
+    with pytest.raises(ModelError, match="makes the class scores: its units are the classes"):
         find_layer(model, -1)
 
 
@@ -520,10 +520,10 @@ def test_models_that_cannot_be_cut_say_why() -> None:
     with pytest.raises(ModelError, match="'shared' is called on what it gave in an earlier call"):
         split_model(twice, "shared")
     x = layers.Flatten()(layers.Conv2D(4, 3)(inputs))
-    with pytest.raises(ModelError, match="must end in softmax or in logits, got sigmoid"):
+    with pytest.raises(ModelError, match="must give one class an image, got 3 sigmoids in layer"):
         split_model(keras.Model(inputs, layers.Dense(3, activation="sigmoid")(x)))
-    with pytest.raises(ModelError, match="at least 2 class scores"):
-        split_model(keras.Model(inputs, layers.Dense(1)(x)))
+    with pytest.raises(ModelError, match="must give one row of class scores an image"):
+        split_model(keras.Model(inputs, layers.Conv2D(2, 3)(inputs)))
     with pytest.raises(ModelError, match=r"must have one output, got 2 .*; choose one with model.output"):
         split_model(keras.Model(inputs, [layers.Dense(3)(x), layers.Dense(3)(x)]))
     with pytest.raises(ModelError, match="must be Sequential or Functional with a known input shape"):

@@ -101,11 +101,12 @@ class PruneSection(Section):
     score_on: Literal["auto", "train", "test"] = (
         "auto"  # images to score on; auto: training images where there are some
     )
-    measured: Literal["output", "before_activation"] = "output"  # what importance is the mean of
+    effect: Literal["remove", "zero_weights"] = "remove"  # remove: as if sliced out; zero_weights: as in the reports
+    measured: Literal["activation", "output", "before_activation"] = "activation"  # what importance is measured on
     average: Literal["images", "batches"] = "images"  # plain mean, or mean of the means of batches
     average_batch_size: Positive = 64  # with `average: batches`
-    bias: Literal["zero", "keep"] = "zero"  # what happens to a pruned channel's bias
-    ranking: Literal["iterative", "once"] = "iterative"  # rank again at every K, or once
+    bias: Literal["zero", "keep"] = "zero"  # of a pruned channel; keep: with `effect: zero_weights` alone
+    ranking: Literal["once", "iterative"] = "once"  # rank once, or again at every K
 
 
 class SweepSection(Section):

@@ -21,6 +21,6 @@ running all images.
 """
 
 from lab3.engine.point import SweepPoint, cross_entropy, is_tied
-from lab3.engine.sweep import Shortcut, channel_losses, sweep_points
+from lab3.engine.sweep import Shortcut, channel_losses, logits_of, sweep_points
 
-__all__ = ["Shortcut", "SweepPoint", "channel_losses", "cross_entropy", "is_tied", "sweep_points"]
+__all__ = ["Shortcut", "SweepPoint", "channel_losses", "cross_entropy", "is_tied", "logits_of", "sweep_points"]

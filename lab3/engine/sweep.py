@@ -88,6 +88,17 @@ def channel_losses(
     return losses_c
 
 
+def logits_of(
+    split: Split, features: Sequence[np.ndarray], rows: np.ndarray, steps: Sequence[PruneStep], block_size: int
+) -> np.ndarray:
+    """The logits of the images `rows` at `steps`, as a sweep of blocks of `block_size` images has them, `(K, n, L)`."""
+    parts = []
+    for part in blocks_of(len(rows), block_size):
+        block = Block(split, steps, split.read_features(features, rows[part]), block_size, block_size)
+        parts.append(block.run_changed().logits_knl)
+    return np.concatenate(parts, axis=1)
+
+
 def _k_blocks(n_steps: int) -> Iterator[range]:
     """Blocks of indices into the steps; the first is short, so that the first points are soon seen."""
     start, size = 0, _FIRST_BLOCK

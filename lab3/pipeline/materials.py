@@ -140,7 +140,8 @@ def load_materials(
         assert config.model.architecture is not None
         model = build_model(config.model.architecture)
     # Cutting an untrained model too tells now, not after hours, that it cannot be cut or the schedule does not fit.
-    split = split_model(model, config.prune.layer)
+    prune = config.prune
+    split = split_model(model, prune.layer, effect=prune.effect, measured=prune.measured, bias=prune.bias)
     schedule = parse_schedule(config.sweep.schedule, split.n_channels)
     not_swept = sorted(set(config.sweep.feature_maps_k) - set(schedule))
     if not_swept:

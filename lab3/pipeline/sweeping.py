@@ -15,6 +15,7 @@ from lab3.data import Dataset
 from lab3.engine import SweepPoint, sweep_points
 from lab3.errors import RunStateError
 from lab3.journal import Journal, open_journal, read_lines
+from lab3.layers import score_convolutions
 from lab3.pipeline.fingerprints import sweep_header
 from lab3.pipeline.materials import Materials
 from lab3.pipeline.record import tell_channels, tell_end
@@ -22,6 +23,7 @@ from lab3.progress import Advance, Progress
 from lab3.rank import PruneStep, channel_stats, plan_pruning
 from lab3.rundir import RunDir
 from lab3.scores import NEED_FEATURES, cheap_scores, score_channels
+from lab3.selfcheck import check_split
 from lab3.split import Split, split_model
 from lab3.timing import timed
 from lab3.tracking import Tracker
@@ -46,12 +48,27 @@ def sweep_network(
     )
     if config.sweep.shortcut == "inferred":
         progress.say("sweep.shortcut is inferred: not every prediction is computed, so counts may be wrong somewhere")
+    if prune.layer is None and (names := score_convolutions(materials.model)):
+        progress.say(f"the channels of {' and '.join(names)} are the classes: the last convolution before is pruned")
     if split.reason:
         progress.say(f"the network behind {split.layer_name} is run whole for every K: {split.reason}")
     with timed(elapsed, "capture_s"):
         captured = _capture(split, config, materials, test, progress)
     with timed(elapsed, "score_s"):
         steps = _rank(run, split, config, materials, captured, tracker, progress)
+
+    with timed(elapsed, "self_check_s"):
+        checked = check_split(
+            split,
+            materials.model,
+            captured.features,
+            test.images_nhwc,
+            materials.preprocess,
+            steps,
+            batch_size=config.sweep.batch_size,
+            seed=config.seed,
+            on_block=progress.stop_if_asked,
+        )
 
     header = sweep_header(run, config, run.read_manifest())
     with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, header) as journal:
@@ -82,7 +99,8 @@ def sweep_network(
         "scored_on": materials.scored_on.source,
         "shortcut": config.sweep.shortcut,
     }
-    return outputs.summarise(points, layer, settings, config.sweep.safe_drop)
+    summary = outputs.summarise(points, layer, settings, config.sweep.safe_drop)
+    return {**summary, "self_check": checked.summary()}
 
 
 def _check_points(
@@ -113,7 +131,8 @@ def _check_points(
 
 
 def _split(materials: Materials, config: Config, layer: str | int | None) -> Split:
-    return split_model(materials.model, layer, measured=config.prune.measured, bias=config.prune.bias)
+    prune = config.prune
+    return split_model(materials.model, layer, effect=prune.effect, measured=prune.measured, bias=prune.bias)
 
 
 def _compute(
@@ -202,7 +221,7 @@ def _rank(
     channels = channel_stats(scores.importance_c, steps)
     outputs.write_channels(run, channels)
     drawn = [step for step in steps if step.k in config.sweep.feature_maps_k]
-    outputs.draw_feature_maps(run, split.layer_name, mean_map_hwc, split.pruned_output_c, drawn)
+    outputs.draw_feature_maps(run, split.layer_name, mean_map_hwc, split.pruned_map, drawn)
     tell_channels(run, config, channels, tracker)
     return steps
 
