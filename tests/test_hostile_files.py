@@ -20,9 +20,8 @@ from lab3.data import load_dataset
 from lab3.errors import ConfigError, DataError, Lab3Error, ModelError
 from lab3.foreign import sha256_file
 from lab3.journal import read_journal
-from lab3.model_classes import ACTIVATIONS, CLASSES_OF_MODULE, NEVER_ALLOWED
+from lab3.model_classes import NEVER_ALLOWED, module_of, problem_of_class
 from lab3.model_files import load_model
-from lab3.model_inspection import ModelLimits
 from lab3.readers import points_of_rows
 from tests.hostile_files import (
     CORPUS,
@@ -193,27 +192,8 @@ def test_lambda_is_refused_even_where_it_is_allowed(place: Place) -> None:
     assert_bait_untouched(place)
 
 
-@pytest.mark.parametrize(
-    ("limits", "setting"),
-    [
-        (ModelLimits(config_bytes=100), "model.max_config_bytes"),
-        (ModelLimits(nesting=3), "model.max_nesting"),
-        (ModelLimits(parameters=10), "model.max_parameters"),
-        (ModelLimits(bytes=100), "model.max_bytes"),
-    ],
-)
-@pytest.mark.parametrize("base", ["h5", "keras"])
-def test_limits_name_the_setting_that_raises_them(place: Place, base: str, limits: ModelLimits, setting: str) -> None:
-    with pytest.raises(ModelError, match=f"if you trust it, raise {setting}"):
-        load_model(getattr(place, base), limits=limits)
-
-
-def test_limits_and_classes_are_settings(place: Place, invoke: Callable[..., Result]) -> None:
+def test_hash_and_classes_are_settings(place: Place, invoke: Callable[..., Result]) -> None:
     for setting, message in (
-        ("model.max_parameters=10", "at most 10 parameters, got 38"),
-        ("model.max_config_bytes=9", "at most 9 bytes"),
-        ("model.max_nesting=3", "at most 3"),
-        ("model.max_bytes=9", "at most 9 bytes"),
         (f"model.sha256={'0a' * 32}", "must have the SHA-256 of model.sha256"),
     ):
         result = invoke("inspect", place.h5, "--set", setting)
@@ -242,21 +222,10 @@ def test_data_must_have_the_hash_that_is_asked_for(place: Place) -> None:
             load_dataset(source, "test", sha256="0" * 64)
 
 
-def test_the_bytes_of_data_are_limited_by_a_setting(place: Place) -> None:
-    path = zip_with(place, {"b/1.png": png()})
-    with pytest.raises(DataError, match=r"at most 50 bytes, got .*; if you trust it, raise data.max_bytes"):
-        load_dataset(str(path), "test", max_bytes=50)
-    folder = place.folder / "folder"
-    (folder / "a").mkdir(parents=True)
-    (folder / "a" / "1.png").write_bytes(png())
-    with pytest.raises(DataError, match=r"at most 10 bytes, got 1 of 48; if you trust them, raise data.max_bytes"):
-        load_dataset(str(folder), "test", max_bytes=10)
-
-
 def test_an_experiment_says_which_hash_it_needs(place: Place) -> None:
     config = load_config(None, [f"model.path={place.h5}", f"model.sha256={'0a' * 32}", f"data.test_sha256={'1b' * 32}"])
     assert (config.model.sha256, config.data.test_sha256) == ("0a" * 32, "1b" * 32)
-    with pytest.raises(ConfigError, match=r"data.max_bytes: must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match=r"data.max_bytes: unknown key"):
         load_config(None, ["data.max_bytes=0"])
 
 
