@@ -14,7 +14,7 @@ from lab3.graph import check_is_graph, list_layers
 from lab3.model_inspection import InspectedModel
 
 _RENAMED = {"depthwise_kernel": "kernel", "sn_u": "vector_u"}
-# A variable, or None for a number that is no weight, and the path of its array.
+# A variable, or None for what is no weight, and the path of its array.
 Pairs = Iterator[tuple[Any, str]]
 
 
@@ -83,8 +83,8 @@ def _read(array: Any, shown: str) -> np.ndarray:
     if values.dtype.kind == "V":
         import ml_dtypes
 
-        values = values.view(ml_dtypes.bfloat16)
-    return values if values.dtype.kind in "biuf" else values.astype(np.float32)
+        values = values.view(ml_dtypes.bfloat16).astype(np.float32)
+    return values
 
 
 # `.h5`: lists of names in each layer's group
@@ -114,8 +114,7 @@ def _pairs_of_h5(model: Any, inspected: InspectedModel) -> Pairs:
             # Names that are taken are numbered.
             if len({re.sub(r"_\d+$", "", _last_names(each)[-1]) for each in (path, variable.path)}) > 1:
                 raise ModelError(
-                    f"weights must stand in the order of the model's, got {printable(path)!r} for "
-                    f"{printable(variable.path)!r}"
+                    f"weights must be named as the model's, got {printable(path)!r} for {printable(variable.path)!r}"
                 )
             yield variable, path
 

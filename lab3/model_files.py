@@ -10,11 +10,11 @@ import numpy as np
 
 from lab3.errors import ConfigError, Lab3Error, ModelError
 from lab3.files import replacing
-from lab3.foreign import one_line, sha256_file
+from lab3.foreign import one_line
 from lab3.graph import list_layers
 from lab3.layers import find_layer
 from lab3.model_building import build_model, check_finite
-from lab3.model_inspection import check_is_file, inspect_model_file
+from lab3.model_inspection import inspect_model_file
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,7 @@ def load_model(
     not fit or are not finite, `ConfigError` if there is no such output.
     """
     path = Path(path)
-    if sha256 is not None:
-        _check_sha256(path, sha256)
-    with inspect_model_file(path, allow_classes) as inspected:
+    with inspect_model_file(path, allow_classes, sha256) as inspected:
         try:
             model = build_model(inspected)
         except ModelError as error:
@@ -110,15 +108,6 @@ def _with_one_output(model: Any, output: str | int) -> Any:
         )
     index = names.index(output) if output in names else output
     return model if len(names) == 1 else keras.Model(model.input, model.outputs[index], name=model.name)
-
-
-def _check_sha256(path: Path, expected: str) -> None:
-    check_is_file(path)
-    found = sha256_file(path)
-    if found != expected:
-        raise ModelError(
-            f"{path}: the file must have the SHA-256 of model.sha256, {expected}, got {found}; fetch the file again"
-        )
 
 
 def _output_shape(layer: Any) -> tuple[int | None, ...] | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -139,7 +140,9 @@ def read_every_way(path: Path, content: bytes) -> None:
         assert read_journal(path)[-1] == {"k": 9}
 
 
-names = st.sampled_from([*sorted(set().union(*CLASSES_OF_MODULE.values())), "Lambda", "function", "__keras_tensor__"])
+names = st.sampled_from(
+    [*sorted(name for name in dir(keras.layers) if name[0].isupper()), "Functional", "function", "__keras_tensor__"]
+)
 values = st.one_of(json_values, st.sampled_from([10**9, -1, [], {}, "relu", "same", [None, 4, 4, 1], 2**63]))
 keys = st.sampled_from(
     "name units filters kernel_size strides padding activation batch_shape axis layers config class_name module dtype "

@@ -12,21 +12,19 @@ from typing import Any
 import h5py
 
 from lab3.errors import ModelError
-from lab3.foreign import one_line, problem_of_zip
+from lab3.foreign import one_line, problem_of_zip, sha256_file
 from lab3.model_inspection.configuration import parse_configuration
 from lab3.model_inspection.hdf5 import list_arrays, names_listed
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-_ENDINGS = (".h5", ".hdf5", ".keras")
 _FETCH = "copy or download the file again"
-_ONNX = ("an ONNX model", "give the Keras model that it was exported from")
-_TFLITE = ("a TensorFlow Lite model", "give the Keras model that it was converted from")
-_TORCH = ("a PyTorch model", "build the network in Keras, copy the weights into it and save it with model.save()")
-_SAVED_MODEL = (
-    "a SavedModel",
-    "load it where it was made with tf.keras.models.load_model (TensorFlow 2.15 or before) and save it as model.h5",
-)
-_OF_ENDING = {".onnx": _ONNX, ".tflite": _TFLITE, ".pt": _TORCH, ".pth": _TORCH, ".pb": _SAVED_MODEL}
+_ONNX = "an ONNX model; give the Keras model that it was exported from"
+_TFLITE = "a TensorFlow Lite model; give the Keras model that it was converted from"
+_TORCH = "a PyTorch model; build the network in Keras, copy the weights into it and save it with model.save()"
+_LOAD_OLD = "load it with tf.keras.models.load_model of TensorFlow 2.15 or before, and save it as model.h5"
+_OF_ENDING = {
+    ".onnx": _ONNX, ".tflite": _TFLITE, ".pt": _TORCH, ".pth": _TORCH, ".pb": f"a TensorFlow graph; {_LOAD_OLD}",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,18 +41,26 @@ class InspectedModel:
 
 
 @contextmanager
-def inspect_model_file(path: Path, allow_classes: Collection[str] = ()) -> Iterator[InspectedModel]:
-    """What `path` holds, seen without Keras; the file is open in the meantime.
+def inspect_model_file(
+    path: Path, allow_classes: Collection[str] = (), sha256: str | None = None
+) -> Iterator[InspectedModel]:
+    """What `path` holds, seen before Keras sees it; the file is open in the meantime.
 
-    `allow_classes`: names of classes that may be loaded besides Keras's own. Raises `ModelError` if the file is
-    missing, of another form, damaged, leads out of itself or names a class that may not be loaded.
+    `allow_classes`: names of classes that may be loaded besides Keras's own. `sha256`: what the file's must be. Raises
+    `ModelError` if the file is missing, of another form, damaged, not the one expected, leads out of itself or names a
+    class that may not be loaded.
     """
-    check_is_file(path)
-    is_zip = False
+    _check_is_file(path)
+    if sha256 is not None and (found := sha256_file(path)) != sha256:
+        raise ModelError(
+            f"{path}: the file must have the SHA-256 of model.sha256, {sha256}, got {found}; fetch the file again"
+        )
     with ExitStack() as stack:
+        # TensorFlow 2.12 wrote HDF5 under the name of .keras.
+        is_zip = path.suffix == ".keras" and not h5py.is_hdf5(path)
         try:
-            _check_form(path)
-            is_zip = path.suffix == ".keras" if not h5py.is_hdf5(path) else False
+            if problem := _problem_of_form(path):
+                raise ModelError(problem)
             inspected = (_inspect_keras if is_zip else _inspect_hdf5)(path, allow_classes, stack)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
@@ -65,48 +71,44 @@ def inspect_model_file(path: Path, allow_classes: Collection[str] = ()) -> Itera
         yield inspected
 
 
-def check_is_file(path: Path) -> None:
-    """Raise `ModelError` unless there is a file at `path`."""
+def _check_is_file(path: Path) -> None:
+    shown = str(path)[:300]
     try:
-        is_file, is_folder = path.is_file(), path.is_dir()
+        is_file = path.is_file()
     except OSError:
         # A name can be too long to be asked for.
-        is_file = is_folder = False
-    shown = str(path)[:300]
-    if is_folder:
-        what, advice = ("a folder", "give the .h5 or .keras file itself")
-        if (path / "saved_model.pb").exists():
-            what, advice = f"{_SAVED_MODEL[0]} folder", _SAVED_MODEL[1]
-        raise ModelError(f"{shown}: a model must be an .h5 or .keras file, got {what}; {advice}")
+        is_file = False
+    if (path / "saved_model.pb").is_file():
+        raise ModelError(f"{shown}: a model must be an .h5 or .keras file, got a SavedModel folder; {_LOAD_OLD}")
+    if path.is_dir():
+        raise ModelError(f"{shown}: a model must be an .h5 or .keras file, got a folder; give the file itself")
     if not is_file:
         raise ModelError(f"{shown}: no such model file; give an .h5 or .keras file")
 
 
-def _check_form(path: Path) -> None:
-    """Raise `ModelError` if name or first bytes say that the file is something else."""
-    what, advice = _other_form(path) or _OF_ENDING.get(path.suffix.lower(), (None, None))
-    if path.suffix not in _ENDINGS:
-        seen = f", {what}; {advice}" if what else ""
-        raise ModelError(f"a model file must end in .h5 or .keras, got {path.suffix or 'no ending'!r}{seen}")
-    if what:
-        raise ModelError(f"must be a Keras model in an .h5 or .keras file, got {what}; {advice}")
+def _problem_of_form(path: Path) -> str | None:
+    """What is wrong with a file whose name or first bytes say that it is no Keras model, None if nothing."""
+    form = _other_form(path) or _OF_ENDING.get(path.suffix.lower())
+    if path.suffix not in (".h5", ".hdf5", ".keras"):
+        got = f"{path.suffix or 'no ending'!r}" + (f", {form}" if form else "")
+        return f"a model file must end in .h5 or .keras, got {got}"
+    return form and f"must be a Keras model, got {form}"
 
 
-def _other_form(path: Path) -> tuple[str, str] | None:
-    """What a file is that is no Keras model, and what to do, where its first bytes tell."""
+def _other_form(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(256)
     if not head:
-        return "an empty file", _FETCH
+        return f"an empty file; {_FETCH}"
     if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer to the model", "run `git lfs pull`"
+        return "a Git LFS pointer to it; run `git lfs pull`"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "a web page", "download the file that the page is about"
+        return "a web page; download the file that the page is about"
     if head[4:8] == b"TFL3":
         return _TFLITE
     if head.startswith(b"\x08") and (b"onnx" in head or b"pytorch" in head):
         return _ONNX
-    is_torch = head.startswith(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9")
+    is_torch = head.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9")
     if head.startswith(b"PK") and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             is_torch = any(name.endswith("/data.pkl") for name in archive.namelist())
@@ -115,42 +117,40 @@ def _other_form(path: Path) -> tuple[str, str] | None:
 
 def _inspect_hdf5(path: Path, allow_classes: Collection[str], stack: ExitStack) -> InspectedModel:
     file = stack.enter_context(h5py.File(path, "r"))
-    arrays = list_arrays(file)
-    if "model_config" not in file.attrs:
+    arrays = {name: array for name, array in list_arrays(file).items() if name.startswith("model_weights/")}
+    text, version = file.attrs.get("model_config"), file.attrs.get("keras_version", b"1")
+    if text is None:
         raise ModelError(
             "must hold a whole model, got weights or other data; load the weights into the model in the program that "
             "made it, and save that with model.save()"
         )
-    text, version = file.attrs["model_config"], file.attrs.get("keras_version", b"1")
     if not isinstance(text, str | bytes):
         raise ModelError("its configuration must be text; save it again with model.save()")
     content = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-    is_keras_2 = (version if isinstance(version, str) else bytes(version).decode()) < "3"
-    layers = {
-        name: [
-            f"model_weights/{name}/{weight}" for weight in names_listed(file, f"model_weights/{name}", "weight_names")
-        ]
-        for name in names_listed(file, "model_weights", "layer_names")
-    }
-    weights = {name: array for name, array in arrays.items() if name.startswith("model_weights/")}
-    return InspectedModel(parse_configuration(content, is_keras_2, allow_classes), weights, layers)
+    layers: dict[str, list[str]] = {}
+    for name in names_listed(file, "model_weights", "layer_names"):
+        group = f"model_weights/{name}"
+        layers[name] = [f"{group}/{weight}" for weight in names_listed(file, group, "weight_names")]
+    return InspectedModel(parse_configuration(content, _is_keras_2(version), allow_classes), arrays, layers)
 
 
 def _inspect_keras(path: Path, allow_classes: Collection[str], stack: ExitStack) -> InspectedModel:
     with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        if problem := problem_of_zip(members):
+        names = [member.filename for member in archive.infolist()]
+        if problem := problem_of_zip(archive.infolist()):
             raise ModelError(problem)
-        if {member.filename for member in members} != {_CONFIG, _METADATA, _WEIGHTS}:
+        if set(names) != {_CONFIG, _METADATA, _WEIGHTS}:
             raise ModelError(
                 f"must hold {_CONFIG}, {_METADATA} and {_WEIGHTS}, "
-                f"got {', '.join(member.filename[:60] for member in members[:6]) or 'nothing'}; "
-                "save it again with model.save()"
+                f"got {', '.join(name[:60] for name in names[:6]) or 'nothing'}; save it again with model.save()"
             )
-        metadata = json.loads(archive.read(_METADATA))
-        text, content = archive.read(_CONFIG), archive.read(_WEIGHTS)
-    is_keras_2 = str(metadata.get("keras_version")) < "3"
+        text, metadata, content = (archive.read(name) for name in (_CONFIG, _METADATA, _WEIGHTS))
     file = stack.enter_context(h5py.File(io.BytesIO(content), "r"))
     # What lies elsewhere is the state of optimizers and metrics.
-    weights = {name: array for name, array in list_arrays(file).items() if name.startswith(("layers/", "vars/"))}
-    return InspectedModel(parse_configuration(text, is_keras_2, allow_classes), weights, None)
+    arrays = {name: array for name, array in list_arrays(file).items() if name.startswith(("layers/", "vars/"))}
+    is_keras_2 = _is_keras_2(json.loads(metadata).get("keras_version"))
+    return InspectedModel(parse_configuration(text, is_keras_2, allow_classes), arrays, None)
+
+
+def _is_keras_2(version: object) -> bool:
+    return (version.decode() if isinstance(version, bytes) else str(version)) < "3"

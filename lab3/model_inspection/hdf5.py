@@ -10,28 +10,25 @@ from lab3.errors import ModelError
 _SAVE_AGAIN = "save it again with model.save()"
 # Deflate, shuffle, Fletcher's checksum and LZF; HDF5 would look for the code of any other on this machine.
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
-_ATTRIBUTE_TYPES = h5py.h5t.TypeStringID, h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID, h5py.h5t.TypeEnumID
 
 
 def list_arrays(file: Any) -> dict[str, Any]:
-    """Every `h5py.Dataset` of an open `h5py.File` by its path, as `model_weights/conv/kernel`.
+    """Every `h5py.Dataset` of an open `h5py.File` by its path, as `model_weights/conv/kernel:0`.
 
-    Raises `ModelError` for a link, external or virtual data, a reference, an object under two names, another type than
-    plain numbers, or a filter that is not part of h5py.
+    Raises `ModelError` for a link, external or virtual data, an object under two names, another type than plain
+    numbers, or a filter that is not part of h5py.
     """
-    arrays: dict[str, Any] = {}
-    for path, item in _walk(file):
-        _check_attributes(item, path)
-        if isinstance(item, h5py.Dataset):
-            _check_dataset(item, path)
-            arrays[path.removeprefix("/")] = item
+    arrays = {path[1:]: item for path, item in _walk(file) if isinstance(item, h5py.Dataset)}
+    for path, dataset in arrays.items():
+        if problem := _problem_of(dataset):
+            raise ModelError(f"arrays must {problem} in {path[:120]!r}; {_SAVE_AGAIN}")
     return arrays
 
 
 def names_listed(file: Any, path: str, kind: str) -> list[str]:
     """Texts in the lists `kind` (`layer_names` or `weight_names`) of the group at `path`; Keras divides long lists."""
     attributes = file[path].attrs if path in file else {}
-    keys = [key for key in attributes if key.removeprefix(kind).isdecimal() or key == kind]
+    keys = [key for key in attributes if key == kind or key.removeprefix(kind).isdecimal()]
     keys.sort(key=lambda key: int(key.removeprefix(kind) or 0))
     return [name.decode() if isinstance(name, bytes) else str(name) for key in keys for name in attributes[key]]
 
@@ -43,9 +40,7 @@ def _walk(file: Any) -> Iterator[tuple[str, Any]]:
     while stack:
         path, item = stack.pop()
         yield path, item
-        if not isinstance(item, h5py.Group):
-            continue
-        for key in item:
+        for key in item if isinstance(item, h5py.Group) else ():
             inner = f"{path}/{key}"
             if item.id.links.get_info(key.encode("utf-8", "surrogateescape")).type != h5py.h5l.TYPE_HARD:
                 raise ModelError(f"links to other places are not followed, got {inner[:120]!r}; {_SAVE_AGAIN}")
@@ -59,26 +54,14 @@ def _walk(file: Any) -> Iterator[tuple[str, Any]]:
             stack.append((inner, child))
 
 
-def _check_dataset(dataset: Any, name: str) -> None:
-    shown = repr(name[:120])
+def _problem_of(dataset: Any) -> str | None:
     properties = dataset.id.get_create_plist()
     if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count():
-        raise ModelError(f"arrays must lie in the file itself, got {shown} elsewhere; {_SAVE_AGAIN}")
-    filters = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
-    if filters - _FILTERS:
-        raise ModelError(
-            f"arrays must be plain or compressed with gzip or LZF, got another filter in {shown}; {_SAVE_AGAIN}"
-        )
+        return "lie in the file itself, got one elsewhere"
+    if {properties.get_filter(index)[0] for index in range(properties.get_nfilters())} - _FILTERS:
+        return "be plain or compressed with gzip or LZF, got another filter"
     # bfloat16 is an opaque type of two bytes to NumPy.
     is_bfloat16 = dataset.dtype.kind == "V" and dataset.dtype.names is None and dataset.dtype.itemsize == 2
     if dataset.shape is None or dataset.dtype.subdtype or not (dataset.dtype.kind in "biuf" or is_bfloat16):
-        raise ModelError(f"arrays must hold plain numbers, got {dataset.dtype} in {shown}; {_SAVE_AGAIN}")
-
-
-def _check_attributes(item: Any, name: str) -> None:
-    for key in item.attrs:
-        # h5py writes True and False as an enumeration.
-        if not isinstance(item.attrs.get_id(key).get_type(), _ATTRIBUTE_TYPES):
-            raise ModelError(
-                f"attributes must be text or plain numbers, got another type at {name[:120] or '/'!r}; {_SAVE_AGAIN}"
-            )
+        return f"hold plain numbers, got {dataset.dtype}"
+    return None

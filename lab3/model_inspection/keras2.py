@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
+
 from lab3.errors import ModelError
 from lab3.model_classes import MODELS, module_of
 
@@ -104,6 +106,13 @@ def _convert_settings(name: str, settings: Item) -> None:
         settings["negative_slope"] = settings.pop("alpha")
     if name == "BatchNormalization" and isinstance(settings.get("axis"), list) and len(settings["axis"]) == 1:
         (settings["axis"],) = settings["axis"]
+    for key in ("scale", "offset") if name == "Rescaling" else ():
+        numbers = settings.get(key, 0)
+        # Keras would notice only once it computes.
+        if not all(isinstance(each, int | float | dict | list) for each in np.ravel(numbers).tolist()):
+            raise ModelError(
+                f"{key} of a Rescaling layer must be numbers, got {str(numbers)[:60]!r}; build the model again"
+            )
     parameters = inspect.signature(getattr(keras.layers, name)).parameters
     known = set(parameters)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
