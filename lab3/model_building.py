@@ -27,13 +27,26 @@ def build_model(inspected: InspectedModel) -> Any:
     import keras
 
     # Layers take things out of their own configuration.
-    model = keras.saving.deserialize_keras_object(copy.deepcopy(inspected.configuration), safe_mode=True)
+    model = _build(copy.deepcopy(inspected.configuration))
     check_is_graph(model)
     _load_weights(model, inspected)
     for layer in list_layers(model):
         for each in (layer, getattr(layer, "layer", None)):
             if isinstance(each, keras.layers.Normalization):
                 each.finalize_state()
+    return model
+
+
+def _build(item: dict[str, Any]) -> Any:
+    import keras
+
+    settings = item["config"]
+    if (item["class_name"], item["module"]) != ("Sequential", "keras") or not settings.get("layers"):
+        return keras.saving.deserialize_keras_object(item, safe_mode=True)
+    # Read by Keras, a Sequential model is built again with each of its layers.
+    model = keras.Sequential([_build(layer) for layer in settings["layers"]], name=settings.get("name"))
+    if not model.built and settings.get("build_input_shape"):
+        model.build(settings["build_input_shape"])
     return model
 
 
@@ -63,7 +76,7 @@ def _load_weights(model: Any, inspected: InspectedModel) -> None:
                 f"weights must have the shapes of the model's, got {array.shape} for {tuple(variable.shape)} in {shown}"
             )
         values = _read(array, shown)
-        check_finite(values, name)
+        check_finite(values, "/".join(variable.path.split("/")[-2:]))
         variable.assign(values)
     if missing:
         raise ModelError(

@@ -56,10 +56,12 @@ def inspect_model_file(
             f"{path}: the file must have the SHA-256 of model.sha256, {sha256}, got {found}; fetch the file again"
         )
     with ExitStack() as stack:
+        with path.open("rb") as start:
+            head = start.read(256)
         # TensorFlow 2.12 wrote HDF5 under the name of .keras.
-        is_zip = path.suffix == ".keras" and not h5py.is_hdf5(path)
+        is_zip = path.suffix == ".keras" and not head.startswith(b"\x89HDF")
         try:
-            if problem := _problem_of_form(path):
+            if problem := _problem_of_form(path, head):
                 raise ModelError(problem)
             inspected = (_inspect_keras if is_zip else _inspect_hdf5)(path, allow_classes, stack)
         except ModelError as error:
@@ -86,18 +88,16 @@ def _check_is_file(path: Path) -> None:
         raise ModelError(f"{shown}: no such model file; give an .h5 or .keras file")
 
 
-def _problem_of_form(path: Path) -> str | None:
+def _problem_of_form(path: Path, head: bytes) -> str | None:
     """What is wrong with a file whose name or first bytes say that it is no Keras model, None if nothing."""
-    form = _other_form(path) or _OF_ENDING.get(path.suffix.lower())
+    form = _other_form(path, head) or _OF_ENDING.get(path.suffix.lower())
     if path.suffix not in (".h5", ".hdf5", ".keras"):
         got = f"{path.suffix or 'no ending'!r}" + (f", {form}" if form else "")
         return f"a model file must end in .h5 or .keras, got {got}"
     return form and f"must be a Keras model, got {form}"
 
 
-def _other_form(path: Path) -> str | None:
-    with path.open("rb") as file:
-        head = file.read(256)
+def _other_form(path: Path, head: bytes) -> str | None:
     if not head:
         return f"an empty file; {_FETCH}"
     if head.startswith(b"version https://git-lfs"):
