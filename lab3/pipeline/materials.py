@@ -14,7 +14,6 @@ from lab3.data import Dataset, Split, check_dataset, load_dataset
 from lab3.errors import ConfigError, DataError, RunStateError
 from lab3.foreign import sha256_file
 from lab3.model_files import load_model
-from lab3.model_inspection import ModelLimits
 from lab3.preprocess import Preprocessing
 from lab3.progress import Progress
 from lab3.schedule import parse_schedule
@@ -67,18 +66,15 @@ def fetch_inputs(config: Config, out: Path, mode: Mode, shared: Shared, progress
 
 
 def load_configured_model(config: Config, model_path: str, shared: Shared) -> Any:
-    """The model at `model_path` with the experiment's output, hash, classes and limits, loaded or from `shared`.
+    """The model at `model_path` with the experiment's output, hash and classes, loaded or from `shared`.
 
     Raises as `load_model` does.
     """
     model = config.model
-    limits = ModelLimits(model.max_config_bytes, model.max_nesting, model.max_parameters, model.max_bytes)
     return reuse(
         shared,
         ("model", model_path),
-        lambda: load_model(
-            model_path, model.output, sha256=model.sha256, allow_classes=model.allow_classes, limits=limits
-        ),
+        lambda: load_model(model_path, model.output, sha256=model.sha256, allow_classes=model.allow_classes),
     )
 
 
@@ -176,12 +172,8 @@ def load_materials(
 
 
 def _load_data(config: Config, source: str, split: Split, sha256: str | None, shared: Shared) -> Dataset:
-    color, max_bytes = config.data.color, config.data.max_bytes
-    return reuse(
-        shared,
-        (source, split, color),
-        lambda: load_dataset(source, split, color, max_bytes=max_bytes, sha256=sha256),
-    )
+    color = config.data.color
+    return reuse(shared, (source, split, color), lambda: load_dataset(source, split, color, sha256=sha256))
 
 
 def _scores_on_train(config: Config) -> bool:
