@@ -136,6 +136,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
             raise TypeError(f"its {name} is {str(value)[:60]!r}")
     if manifest["kind"] not in ("sweep", "train"):
         raise ValueError(f"its kind is {str(manifest['kind'])[:60]!r}")
+    datetime.fromisoformat(manifest["created_at"])
 
 
 def new_run_id(name: str) -> str:
