@@ -151,7 +151,14 @@ def check_new_run(out: Path, run_id: str) -> None:
             f"a run id must be 1 to 128 letters, digits, '_', '.' or '-', a letter or digit first, got {run_id!r}"
         )
     path = out / run_id
-    if is_run(path) or (path / "group.json").exists():
+    # A group is finished with the comparison of its runs.
+    is_group, last = (path / "group.json").exists(), ("summary.json", "comparison.csv")
+    if is_run(path) or is_group:
+        if (path / last[is_group]).exists():
+            raise RunStateError(
+                f"run {path} is finished already; choose another --run-id, or start it over beside it with "
+                f"`lab3 resume {path} --new`"
+            )
         raise RunStateError(
             f"run {path} exists already; continue it with `lab3 resume {path}`, or choose another --run-id"
         )

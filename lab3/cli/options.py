@@ -13,6 +13,11 @@ CRITERIA = (
     "batchnorm_scale", "taylor", "oracle", "random",
 )  # fmt: skip
 
+_OPTIONS = {
+    "model__path": "--model", "model__output": "--output", "data__test": "--data", "data__train": "--train-data",
+    "prune__layer": "--layer", "prune__criterion": "--criterion",
+}  # fmt: skip
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -121,24 +126,26 @@ def layer_option(command: Command) -> Command:
 
 
 def parse_layer(layer: str) -> str | int:
-    """An index where the text is a whole number, else a name."""
+    """An index where the text is an integer, else a name."""
     try:
         return int(layer)
     except ValueError:
         return layer
 
 
-def overrides_from(overrides: tuple[str, ...], **settings: str | int | None) -> list[str]:
-    """`--set` lines for options that name a setting (`data__test` for `data.test`), then the user's own.
+def overrides_from(
+    overrides: tuple[str, ...], assignments: tuple[str, ...] = (), **settings: str | int | None
+) -> list[tuple[str, str]]:
+    """Options that name a setting (`data__test` for `data.test`) with what they set, then `--set` and KEY=VALUE.
 
     Values are quoted, so that a path or a name is never read as another YAML type.
     """
-    lines = []
+    pairs = []
     for name, value in settings.items():
         if value is not None:
             text = value if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
-            lines.append(f"{name.replace('__', '.')}={text}")
-    return [*lines, *overrides]
+            pairs.append((_OPTIONS[name], f"{name.replace('__', '.')}={text}"))
+    return [*pairs, *(("--set", each) for each in overrides), *(("", each) for each in assignments)]
 
 
 def tracking_file() -> Path:

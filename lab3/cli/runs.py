@@ -18,6 +18,8 @@ from lab3.cli.options import (
     working_options,
 )
 
+Settings = list[tuple[str, str]]
+
 
 @click.command("run")
 @click.argument("experiment", type=click.Path(path_type=Path))
@@ -47,7 +49,7 @@ def run_command(
       lab3 run experiments/digits.yaml seed=1 prune.criterion=apoz
       lab3 run experiments/vgg16_cifar10.yaml --model my.h5 --data cifar10-test.zip
     """
-    settings = overrides_from((*overrides, *assignments), model__path=model, data__test=data, data__train=train_data)
+    settings = overrides_from(overrides, assignments, model__path=model, data__test=data, data__train=train_data)
     _start_sweep(experiment, settings, **options)
 
 
@@ -128,12 +130,15 @@ def resume_command(run: Path, device: Any, mode: str | None, max_attempts: int |
 
 
 def _start_sweep(
-    experiment: Path | None, settings: list[str], *, layers: tuple[str, ...], criteria: tuple[str, ...], **options: Any
+    experiment: Path | None, settings: Settings, *, layers: tuple[str, ...], criteria: tuple[str, ...], **options: Any
 ) -> None:
     """One run, or with several layers or criteria a group of runs."""
     parsed = [parse_layer(layer) for layer in layers]
     if len(parsed) <= 1 and len(criteria) <= 1 and parsed != ["all"]:
-        chosen = {"prune__layer": parsed[0] if parsed else None, "prune__criterion": criteria[0] if criteria else None}
+        chosen: dict[str, Any] = {
+            "prune__layer": parsed[0] if parsed else None,
+            "prune__criterion": criteria[0] if criteria else None,
+        }
         _start(experiment, [*settings, *overrides_from((), **chosen)], kind="sweep", **options)
         return
     from lab3.config import load_config
@@ -152,7 +157,7 @@ def _start_sweep(
     show_group(group)
 
 
-def _start(experiment: Path | None, settings: list[str], *, kind: Any, **options: Any) -> None:
+def _start(experiment: Path | None, settings: Settings, *, kind: Any, **options: Any) -> None:
     from lab3.config import load_config
 
     # Before anything slow is imported: a mistake in the file shows at once.
