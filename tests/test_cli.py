@@ -685,8 +685,8 @@ def test_a_finished_run_is_named_as_finished(toy_files: tuple[Path, Path], invok
         again = invoke(*given)
         assert again.exit_code == 78
         assert again.stderr == (
-            f"Error: run runs/{given[-1]} is finished already; choose another --run-id, or start it over beside it "
-            f"with `lab3 resume runs/{given[-1]} --new`\n"
+            f"Error: run runs/{given[-1]} is finished already; start it over beside it with "
+            f"`lab3 resume runs/{given[-1]} --new`, or choose another --run-id\n"
         )
     resumed = invoke("resume", "runs/r")
     assert (resumed.exit_code, resumed.stderr) == (0, "run runs/r is finished; nothing is left to do\n")

@@ -56,7 +56,7 @@ def test_a_repeated_run_is_identical(toy: Path, invoke: Callable[..., Result], t
     second = invoke("rerun", toy, "--out", "runs")
     assert second.stdout.splitlines()[-1] == "runs/toy-rerun2"
     taken = invoke("rerun", toy, "--run-id", "toy-rerun")
-    assert taken.exit_code == 78 and "run runs/toy-rerun exists already" in taken.stderr
+    assert taken.exit_code == 78 and "run runs/toy-rerun is finished already" in taken.stderr
 
 
 def test_a_trained_network_is_taken_from_the_folder_or_trained_again(

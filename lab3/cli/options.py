@@ -27,7 +27,7 @@ def placing_options(command: Command) -> Command:
         "--run-id",
         metavar="ID",
         envvar="WANDB_RUN_ID",
-        help="Name of the run's folder and W&B id; by default WANDB_RUN_ID, then the experiment's name and the time.",
+        help="Name of the run's folder and W&B id; by default WANDB_RUN_ID, else the experiment's name and the time.",
     )(command)
     return click.option(
         "--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder that holds runs."
@@ -64,7 +64,7 @@ def working_options(command: Command) -> Command:
     return click.option(
         "--mode",
         type=click.Choice(["online", "offline", "disabled"]),
-        help="W&B mode. Without it: WANDB_MODE, wandb_config.yaml, then online if a key is configured, else offline.",
+        help="W&B mode; by default WANDB_MODE, else wandb_config.yaml, else online with a key and offline without.",
     )(computing_options(command))
 
 
@@ -74,7 +74,7 @@ def attempts_option(command: Command) -> Command:
         "--max-attempts",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Refuse, with exit code 78, to go on with a run that was started N times: a job that is always preempted.",
+        help="Refuse, with exit code 78, to go on with a run started N times, as a job that is always preempted.",
     )(command)
 
 
@@ -94,7 +94,7 @@ def data_options(command: Command) -> Command:
         "--data",
         metavar="DATA",
         help="Test images: digits, cifar10, or the path of an .npz, the CIFAR-10 python archive or its folder, "
-        "or images <class>/<name>.jpg|png in a folder or .zip.",
+        "or image files <class>/<name>.jpg|png in a folder or .zip.",
     )(command)
 
 

@@ -102,11 +102,13 @@ def train_command(
 @click.argument("run", type=click.Path(path_type=Path))
 @working_options
 @attempts_option
-@click.option("--new", is_flag=True, help="Start the run over beside it, with its settings and these versions.")
+@click.option(
+    "--new", is_flag=True, help="Start over as a new run beside it, with its settings and the versions installed here."
+)
 def resume_command(run: Path, device: Any, mode: str | None, max_attempts: int | None, new: bool) -> None:
-    """Finish a run that was stopped, from the last point in its journal, or the last epoch; or a group of runs.
+    """Finish a run, or a group of runs, that was stopped: from the last point in its journal, or the last epoch.
 
-    Model, data, settings and versions must be those it was begun with.
+    Model, data, settings and versions must be those it was started with. A finished run is left as it is.
 
     \b
     Example:

@@ -162,8 +162,8 @@ def show_run(run: RunDir) -> None:
 
 
 def show_group(group: Group) -> None:
-    """Accuracy of each run at some shares of channels gone, and the group's folder as the last line, on stdout."""
-    table = _new_table("run", "channels", *(f"{share:.0%} gone" for share in _SHOWN_SHARES))
+    """Accuracy of each run at some shares of pruned channels, and the group's folder as the last line, on stdout."""
+    table = _new_table("run", "channels", *(f"{share:.0%} pruned" for share in _SHOWN_SHARES))
     for label, run in group.runs.items():
         points = read_points(run)
         n_channels = json.loads(run.summary_json.read_text())["n_channels"]
@@ -188,7 +188,7 @@ def show_layers(layers: Sequence[LayerInfo]) -> None:
 
 
 def _show_points(points: Sequence[SweepPoint]) -> None:
-    table = _new_table("K", "gone", "correct", "accuracy", "change", "loss")
+    table = _new_table("K", "pruned", "correct", "accuracy", "change", "loss")
     for point in _spread(points):
         change = "" if point is points[0] else f"{point.accuracy - points[0].accuracy:+.4f}"
         table.add_row(

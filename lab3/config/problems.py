@@ -41,11 +41,9 @@ def check_values(
                 got = "" if rule.startswith("unknown key") else f", got {_shown(_lookup(values, loc))}"
                 line = f"{option or ''} {_printable(_key(loc))}: {rule}{got}"
                 lines[source if option is None else "the command line"].append(f"  {line.strip()}")
-        shown = []
+        is_cut, shown = len(items) > _MOST_SHOWN, []
         for origin, found in lines.items():
-            count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
-            if len(items) > _MOST_SHOWN:
-                count = f"more than {count}, the first are"
+            count = f"{'more than ' * is_cut}{len(found)} problem{'s' * (len(found) != 1)}{', the first are' * is_cut}"
             shown += [f"{origin}: {count}", *found] if found else []
         raise ConfigError("\n".join(shown)) from error
 
