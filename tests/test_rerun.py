@@ -158,6 +158,7 @@ def test_runs_that_only_trained_are_compared_by_epochs(tmp_path: Path) -> None:
         data = {"test": {"source": "digits", "sha256": "", "n_images": 1}, "train": None}
         manifest = {
             "kind": "train",
+            "created_at": "2026-01-01T00:00:00+00:00",
             "model": {"path": None, "sha256": None},
             "data": data,
             "versions": {},
