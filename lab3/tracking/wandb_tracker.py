@@ -3,15 +3,13 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from unittest import mock
 
 from lab3.engine import SweepPoint
 from lab3.errors import ConfigError
-from lab3.tracking.client import import_client
+from lab3.tracking.client import START_TOLERANCE_S, clock_set_to, import_client
 from lab3.tracking.offline import RunTimes, forget_offline_runs
 from lab3.tracking.payloads import make_artifact, make_table, row_of_epoch, row_of_point
 from lab3.tracking.tracker import Asset, ChannelTable, Tracker
@@ -20,7 +18,6 @@ from lab3.training import Epoch
 _GOES_ON = "the run goes on, its folder has everything"
 _LATER = "`lab3 publish` brings W&B up to date"
 _PREEMPTION_S = 6.0
-_START_TOLERANCE_S = 5.0
 _HELD_S = 0.5  # the client takes about a millisecond a row, which fast sweeps would feel
 # Not "*": W&B would then write a K into the rows of training and of media too.
 SWEEP_METRICS = ("n_pruned", "correct", "accuracy", "loss", "top5_accuracy", "n_changed")
@@ -205,9 +202,9 @@ class WandbTracker:
         n_rows_there, times = forget_offline_runs(folder, settings["id"], keep_sent=is_resumed)
         self._n_rows_there = max(self._n_rows_there, n_rows_there)
         self._times = RunTimes(times.started_s or self._times.started_s, times.rows_s)
-        with _clock_set_to(self._times.started_s):
+        with clock_set_to(self._times.started_s):
             self._start(settings)
-        if self._times.started_s and self._run.start_time - self._times.started_s > _START_TOLERANCE_S:
+        if self._times.started_s and self._run.start_time - self._times.started_s > START_TOLERANCE_S:
             self._warn("W&B's client does not keep the start time of the offline run that this one replaces")
 
     def _start(self, settings: dict[str, Any]) -> None:
@@ -275,21 +272,6 @@ class WandbTracker:
             self._warned.add(consequence)
             return False
         return True
-
-
-@contextmanager
-def _clock_set_to(start_s: float | None) -> Iterator[None]:
-    """Let the clock start from `start_s`: W&B's client takes a run's start from it, whatever the setting says.
-
-    A run that starts now, that is a short time after its folder, needs none of that.
-    """
-    clock = time.time
-    ahead_s = 0.0 if start_s is None else clock() - start_s
-    if ahead_s < _START_TOLERANCE_S:
-        yield
-        return
-    with mock.patch.object(time, "time", lambda: clock() - ahead_s):
-        yield
 
 
 def _choices(**choices: Any) -> dict[str, Any]:
