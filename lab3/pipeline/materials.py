@@ -145,17 +145,16 @@ def load_materials(
             f"sweep.feature_maps_k must be K of the schedule {config.sweep.schedule!r}, got {not_swept[0]}"
         )
 
-    progress.say(f"reading {config.data.test}")
     preprocess = Preprocessing(config.data.scale, config.data.mean, config.data.std)
-    test = _load_data(config, config.data.test, "test", config.data.test_sha256, shared)
+    test = _load_data(config, config.data.test, "test", config.data.test_sha256, "", shared, progress)
     check_dataset(test, model.input_shape[1:], split.n_labels)
     preprocess.check(test.images_nhwc.shape[-1])
     score_on_train = _scores_on_train(config)
     train = None
     if model_path is None or score_on_train:
         source = config.data.train or config.data.test
-        progress.say(f"reading {source} for {'training' if model_path is None else 'scoring channels'}")
-        train = _load_data(config, source, "train", config.data.train_sha256, shared)
+        use = f" for {'training' if model_path is None else 'scoring channels'}"
+        train = _load_data(config, source, "train", config.data.train_sha256, use, shared, progress)
         check_dataset(train, model.input_shape[1:], split.n_labels)
         _check_train_and_test(train, test)
     return Materials(
@@ -171,9 +170,16 @@ def load_materials(
     )
 
 
-def _load_data(config: Config, source: str, split: Split, sha256: str | None, shared: Shared) -> Dataset:
+def _load_data(
+    config: Config, source: str, split: Split, sha256: str | None, use: str, shared: Shared, progress: Progress
+) -> Dataset:
     color = config.data.color
-    return reuse(shared, (source, split, color), lambda: load_dataset(source, split, color, sha256=sha256))
+
+    def load() -> Dataset:
+        progress.say(f"reading {source}{use}")
+        return load_dataset(source, split, color, sha256=sha256)
+
+    return reuse(shared, (source, split, color), load)
 
 
 def _scores_on_train(config: Config) -> bool:
