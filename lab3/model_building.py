@@ -81,15 +81,20 @@ def _load_weights(model: Any, inspected: InspectedModel) -> None:
             if not np.array_equal(keras.ops.convert_to_numpy(variable), values):
                 raise ModelError(f"each weight must be stored once, got other values for it in {shown!r}")
             continue
-        check_finite(values, "/".join(variable.path.split("/")[-2:]))
+        check_finite(values, _short(variable))
         variable.assign(values)
     if missing:
         raise ModelError(
             f"the file must store every parameter, got none for {len(missing)} of {len(model.weights)} weights, as "
-            f"{printable(next(iter(missing.values())).path)}"
+            f"{printable(_short(next(iter(missing.values()))))}"
         )
     if left_over:
         raise ModelError(f"every weight of the file must be of the model, got {printable(min(left_over))!r} besides")
+
+
+def _short(variable: Any) -> str:
+    """Layer and weight: what stands before is the model's name, which Keras numbers through the process."""
+    return "/".join(variable.path.split("/")[-2:])
 
 
 def _read(array: Any, shown: str) -> np.ndarray:
@@ -132,7 +137,7 @@ def _pairs_of_h5(model: Any, inspected: InspectedModel) -> Pairs:
             # Names that are taken are numbered.
             if len({re.sub(r"_\d+$", "", _last_names(each)[-1]) for each in (path, variable.path)}) > 1:
                 raise ModelError(
-                    f"weights must be named as the model's, got {printable(path)!r} for {printable(variable.path)!r}"
+                    f"weights must be named as the model's, got {printable(path)!r} for {printable(_short(variable))!r}"
                 )
             yield variable, path
 

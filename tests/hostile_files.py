@@ -489,7 +489,7 @@ def one_weight_a_thousand_times(place: Place) -> Path:
     return h5_with(place, change)
 
 
-@hostile("model", "the file must store every parameter, got none for 2 of 4 weights, as sequential/conv/kernel")
+@hostile("model", "the file must store every parameter, got none for 2 of 4 weights, as conv/kernel")
 def layer_below_another(place: Place) -> Path:
     def change(file: Any) -> None:
         file["model_weights/conv"].create_group("inner")
@@ -529,12 +529,12 @@ def bias_that_nothing_uses_in_zip(place: Place) -> Path:
     return keras_config(place, lambda config: config["config"]["layers"][-1]["config"].update(use_bias=False))
 
 
-@hostile("model", "the file must store every parameter, got none for 2 of 6 weights, as sequential/extra/kernel")
+@hostile("model", "the file must store every parameter, got none for 2 of 6 weights, as extra/kernel")
 def layer_that_is_not_stored(place: Place) -> Path:
     return h5_config(place, lambda config: add_layer(config, "Dense", {"units": 8}))
 
 
-@hostile("model", "the file must store every parameter, got none for 2 of 6 weights, as sequential/extra/kernel")
+@hostile("model", "the file must store every parameter, got none for 2 of 6 weights, as extra/kernel")
 def layer_that_is_not_stored_in_zip(place: Place) -> Path:
     convolution = {"class_name": "DepthwiseConv2D", "config": {"name": "extra", "kernel_size": 1}}
     return keras_config(place, lambda config: config["config"]["layers"].insert(1, convolution))
@@ -548,9 +548,7 @@ def array_that_nothing_uses(place: Place) -> Path:
     return h5_with(place, change)
 
 
-@hostile(
-    "model", "weights must be named as the model's, got 'model_weights/scores/alpha' for 'sequential/scores/kernel'"
-)
+@hostile("model", "weights must be named as the model's, got 'model_weights/scores/alpha' for 'scores/kernel'")
 def weights_of_other_names(place: Place) -> Path:
     def change(file: Any) -> None:
         group = file["model_weights/scores"]
