@@ -302,6 +302,7 @@ def test_every_prediction_equals_the_literal_loop(shortcut: Any) -> None:
     predictions_kn = np.zeros((96, 1500), np.uint16)
     settings: dict[str, Any] = {"batch_size": 600, "shortcut": shortcut, "predictions_kn": predictions_kn}
     points = list(sweep_points(split, captured.features, labels_n, steps, **settings))
+    n_within = 0
     for point, expected, predicted_n in zip(points, reference, predictions_kn, strict=True):
         np.testing.assert_array_equal(predicted_n, expected.predictions_n)
         assert point.pruned_channels == expected.pruned_channels and point.correct == expected.correct
@@ -317,10 +318,13 @@ def test_every_prediction_equals_the_literal_loop(shortcut: Any) -> None:
         if shortcut == "inferred":
             assert point.n_inferred is not None and point.loss_se is not None
             assert point.n_inferred <= 1500 - point.n_run and (point.loss_se == 0 or point.n_inferred > 0)
-            assert abs(point.loss - expected.loss) < 4 * point.loss_se + 1e-5
+            assert point.loss == pytest.approx(expected.loss, rel=0.01)
+            n_within += abs(point.loss - expected.loss) <= 2 * point.loss_se + 1e-5
         else:
             assert (point.n_inferred, point.n_audited, point.loss_se) == (None, None, None)
             assert point.loss == pytest.approx(expected.loss, rel=1e-5)
+    # Of what few sampled images stand for, a standard error is itself an estimate.
+    assert n_within >= 0.85 * 96 or shortcut != "inferred"
     share_run = sum(point.n_run for point in points) / (96 * 1500)
     assert share_run == 1 if shortcut == "none" else share_run < (0.84 if shortcut == "inferred" else 1)
     n_inferred, n_audited = (sum(getattr(point, name) or 0 for point in points) for name in ("n_inferred", "n_audited"))
