@@ -18,7 +18,7 @@ Shortcut = Literal["none", "unchanged", "inferred"]
 
 _FIRST_BLOCK, _BLOCK = 8, 32
 _N_CALIBRATION = 256
-# At most; from some 32 MB on, allocators give each product's memory back, and taking it again costs a tenth of the time.
+# At most: above some 32 MB allocators give a product's memory back, and taking it again costs a tenth of the time.
 _N_PAIRS = 1000
 
 
