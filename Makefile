@@ -28,6 +28,22 @@ test-online:  ## run the tests of W&B in trouble, against a stand-in server (min
 test-chaos:  ## kill, cut, fill and start twice, send every hostile file through the command line (minutes)
 	$(PYTHON) -m pytest -q -m chaos
 
+test-graphs:  ## hold 200 random graphs against the slow reference (minutes)
+	LAB3_GRAPHS=200 $(PYTHON) -m pytest -q -n auto tests/test_random_models.py
+
+NUMERICAL = tests/test_split.py tests/test_class_scores.py tests/test_selfcheck.py tests/test_random_models.py \
+  tests/test_criteria.py tests/test_notebook.py tests/test_backends.py
+GRAPHS ?= 24
+test-jax:  ## run the numerical tests on JAX (pip install -e '.[test,jax]' first); a short form: GRAPHS=3
+	KERAS_BACKEND=jax LAB3_GRAPHS=$(GRAPHS) $(PYTHON) -m pytest -q -n auto $(NUMERICAL)
+
+test-torch:  ## run the numerical tests on PyTorch (pip install -e '.[test,torch]' first); a short form: GRAPHS=3
+	KERAS_BACKEND=torch LAB3_GRAPHS=$(GRAPHS) $(PYTHON) -m pytest -q -n auto $(NUMERICAL)
+
+test-newest:  ## run the default tests with the newest Keras, TensorFlow and W&B, beyond the bounds of setup.cfg
+	$(PYTHON) -m venv .venv-newest && .venv-newest/bin/pip install -q -e '.[test]' \
+	  && .venv-newest/bin/pip install -q --upgrade --pre keras tensorflow wandb && .venv-newest/bin/pytest -q -n auto
+
 READER ?= yaml or journal or model or data or run_folder
 MINUTES ?= 60
 fuzz:  ## try to break the readers of files: make fuzz READER=model MINUTES=60
@@ -45,4 +61,5 @@ check-code: lint types docs-check  ## everything but the tests
 
 check: check-code test  ## everything a commit must pass
 
-.PHONY: help install format lint types test test-shared test-online test-chaos fuzz docs docs-check check-code check
+.PHONY: help install format lint types test test-shared test-online test-chaos test-graphs test-jax test-torch \
+  test-newest fuzz docs docs-check check-code check

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -144,7 +145,9 @@ def fill_pairs(numbers: np.ndarray, size: int) -> np.ndarray:
 def _compile_tensorflow(function: Callable[..., Any]) -> Callable[..., Any]:
     import tensorflow
 
-    compiled: Callable[..., Any] = tensorflow.function(function, autograph=False, reduce_retracing=True)
+    # TensorFlow counts tracings by the lines of code, and warns of a loop where every layer's function is traced once;
+    # a partial has no lines and is counted for itself.
+    compiled: Callable[..., Any] = tensorflow.function(partial(function), autograph=False, reduce_retracing=True)
     return lambda *arrays: compiled(*(tensorflow.convert_to_tensor(array) for array in arrays))
 
 

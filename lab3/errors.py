@@ -15,6 +15,8 @@ Lab3Error
 A message says what the rule is, what was received, and what to do.
 """
 
+from pathlib import Path
+
 
 class Lab3Error(Exception):
     """Base of all expected errors. `exit_code` is what the command line ends with."""
@@ -75,8 +77,11 @@ class ServerError(Lab3Error):
 
 
 class StoppedError(Lab3Error):
-    """A signal asked to stop: SIGTERM ends with 75, try again later, SIGINT with 130."""
+    """A signal asked to stop: SIGTERM ends with 75, try again later, SIGINT with 130.
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    `resumable` is the folder of the run or group that `lab3 resume` goes on with, None where nothing was written.
+    """
+
+    def __init__(self, message: str, exit_code: int, resumable: Path | None = None) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code, self.resumable = exit_code, resumable

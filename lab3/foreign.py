@@ -19,8 +19,10 @@ def sha256_file(path: Path) -> str:
 
 def one_line(error: Exception) -> str:
     """What a library says of a file, in one line; names in it can be the file's own."""
-    # Keras sets parts of its messages in bold.
-    text = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())[:300] or type(error).__name__
+    # Keras sets parts of its messages in bold, and tells a layer's whole configuration before the reason.
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).rpartition("Exception encountered: ")[2]
+    text = " ".join(text.split()) or type(error).__name__
+    text = text if len(text) <= 300 else f"{text[:140]} ... {text[-155:]}"
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
@@ -33,13 +35,8 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
-def problem_of_size(n_bytes: int, stored_bytes: int, max_bytes: int, setting: str) -> str | None:
-    """What is wrong with `n_bytes` of content in a file of `stored_bytes`, None if nothing.
-
-    `setting`: the name of the setting that `max_bytes` comes from.
-    """
-    if n_bytes > max_bytes:
-        return f"its content must be at most {max_bytes:,} bytes, got {n_bytes:,}; if you trust it, raise {setting}"
+def problem_of_size(n_bytes: int, stored_bytes: int) -> str | None:
+    """What is wrong with `n_bytes` of content in a file of `stored_bytes`, None if nothing."""
     if n_bytes > max(_EXPANSION_FLOOR, _EXPANSION * stored_bytes):
         return (
             f"its content must be at most {_EXPANSION} times the file's size, got {n_bytes:,} bytes in a file of "
@@ -58,10 +55,11 @@ def problem_of_path(name: str) -> str | None:
     return None
 
 
-def problem_of_zip(members: Sequence[zipfile.ZipInfo], stored_bytes: int, max_bytes: int, setting: str) -> str | None:
-    """What is wrong with the members of a zip file of `stored_bytes`, None if nothing. Nothing is unpacked for it.
+def problem_of_zip(members: Sequence[zipfile.ZipInfo], stored_bytes: int | None = None) -> str | None:
+    """What is wrong with the members of a zip file, None if nothing. Nothing is unpacked for it.
 
-    No more than its declared size is ever read of a member, so declared sizes are what counts.
+    `stored_bytes`: the file's size, if its content is held against that. No more than its declared size is ever read
+    of a member, so declared sizes are what counts.
     """
     names: set[str] = set()
     for member in members:
@@ -76,4 +74,5 @@ def problem_of_zip(members: Sequence[zipfile.ZipInfo], stored_bytes: int, max_by
             return (
                 f"members must be stored or deflated, without a password, got {member.filename[:60]!r}; pack it again"
             )
-    return problem_of_size(sum(member.file_size for member in members), stored_bytes, max_bytes, setting)
+    n_bytes = sum(member.file_size for member in members)
+    return None if stored_bytes is None else problem_of_size(n_bytes, stored_bytes)

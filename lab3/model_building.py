@@ -1,128 +1,207 @@
-"""A Keras model from an inspected configuration: what it would allocate first, then the model itself."""
+"""A Keras model from an inspected file: built once, and every weight the file's."""
 
-import itertools
-import math
+import copy
+import re
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
 from lab3.errors import ModelError
-from lab3.graph import output_shapes
-from lab3.model_inspection import InspectedModel, ModelLimits
+from lab3.foreign import one_line, printable
+from lab3.graph import check_is_graph, list_layers
+from lab3.model_inspection import InspectedModel
 
-_MOST_OUTPUTS = 2**26  # numbers that one layer makes of one image: 256 MB
-_MOST_CONSTANTS = 2**24  # numbers that `Normalization` layers make of a given mean: 128 MB
-_CONSTANT = "lab3_constant"
-_NUMBERS = itertools.count()  # names of layers differ
-
-
-def check_declared(inspected: InspectedModel, limits: ModelLimits) -> None:
-    """Raise `ModelError` if the configuration stands for more than the file stores: Keras would allocate that first."""
-    # Variables that are never to be filled stay in a list of the thread that made them, and go with it.
-    with ThreadPoolExecutor(1) as thread:
-        n_declared, n_constants, n_outputs = thread.submit(_sizes_without_values, inspected.configuration).result()
-    if n_declared > limits.parameters:
-        raise ModelError(
-            f"the model must have at most {limits.parameters:,} parameters, got {n_declared:,}; "
-            "if you trust it, raise model.max_parameters"
-        )
-    if n_declared > inspected.n_values:
-        raise ModelError(
-            f"the file must store every parameter, got {inspected.n_values:,} values for {n_declared:,} parameters; "
-            "save it again with model.save()"
-        )
-    if n_outputs > _MOST_OUTPUTS:
-        raise ModelError(
-            f"a layer must make at most {_MOST_OUTPUTS:,} numbers of an image, got {n_outputs:,}; use smaller images"
-        )
-    if n_constants > _MOST_CONSTANTS:
-        raise ModelError(
-            f"Normalization layers must have at most {_MOST_CONSTANTS:,} constants, got {n_constants:,}; "
-            "normalise along the last axis alone"
-        )
+_RENAMED = {"depthwise_kernel": "kernel", "sn_u": "vector_u"}
+# A variable, or None for what is no weight, and the path of its array.
+Pairs = Iterator[tuple[Any, str]]
 
 
-def build_model(configuration: dict[str, Any]) -> Any:
-    """The model that `configuration` describes; its weights are zeros until they are loaded."""
-    return _build(_prepared(configuration, has_values=True))
+def build_model(inspected: InspectedModel) -> Any:
+    """The model that `inspected` describes, with its weights, not compiled.
 
-
-def _build(configuration: Any) -> Any:
-    import keras
-
-    # Files of Keras 2, and .h5 of Keras 3, name no modules.
-    if "module" not in configuration:
-        if configuration["class_name"] == "Sequential":
-            return keras.Sequential.from_config(configuration["config"])
-        if configuration["class_name"] in ("Functional", "Model"):
-            return keras.Model.from_config(configuration["config"])
-    return keras.saving.deserialize_keras_object(configuration, safe_mode=True)
-
-
-def _sizes_without_values(configuration: dict[str, Any]) -> tuple[int, int, int]:
-    """Parameters of all layers that `configuration` describes, also those that lead nowhere, numbers in the constants
-    of `Normalization` layers, and the largest output of one image; no array is made.
+    Raises `ModelError` if it has no graph, if a weight of the file is left over or not finite, or if one of the model
+    is not in the file; and whatever Keras raises.
     """
     import keras
 
-    with keras.StatelessScope(initialize_variables=False):
-        model = _build(_prepared(configuration, has_values=False))
-        n_outputs = max((math.prod(size or 1 for size in shape) for shape in output_shapes(model)), default=0)
-    n_parameters = n_constants = 0
-    for path, n_values in _variables_made():
-        if any(part.startswith(_CONSTANT) for part in path.split("/")):
-            n_constants += n_values
-        # The state of a random generator is not among the weights.
-        elif n_values > 2 or not path.endswith("seed_generator_state"):
-            n_parameters += n_values
-    return n_parameters, n_constants, n_outputs
+    # Layers take things out of their own configuration.
+    model = _build(copy.deepcopy(inspected.configuration))
+    check_is_graph(model)
+    _load_weights(model, inspected)
+    for layer in list_layers(model):
+        for each in (layer, getattr(layer, "layer", None)):
+            if isinstance(each, keras.layers.Normalization):
+                each.finalize_state()
+    return model
 
 
-def _variables_made() -> Iterator[tuple[str, int]]:
-    """Path and size of every variable that this thread has made without a value."""
-    from keras.src.backend.common.global_state import get_global_attribute
+def _build(item: dict[str, Any]) -> Any:
+    import keras
 
-    for variable in get_global_attribute("uninitialized_variables") or []:
-        yield variable.path, math.prod(variable.shape)
-
-
-def _prepared(value: Any, has_values: bool) -> Any:
-    """A copy of a configuration without what is of no use or takes long: optimizers, and initial values other than 0.
-
-    Without `has_values` also without what makes arrays: `LayerNormalization` has variables of the sizes of the mean and
-    variance of `Normalization`.
-    """
-    if isinstance(value, list):
-        return [_prepared(item, has_values) for item in value]
-    if not isinstance(value, dict):
-        return value
-    name = value.get("class_name")
-    if name == "__tuple__" and "items" in value:
-        return tuple(_prepared(item, has_values) for item in value["items"])
-    if name == "TensorShape":
-        return value["items"]
-    copy: dict[str, Any] = {
-        key: "zeros" if _is_initializer(key, item) else _prepared(item, has_values)
-        for key, item in value.items()
-        if key != "compile_config"
-    }
-    if name == "Normalization" and isinstance(copy.get("config"), dict) and not has_values:
-        copy |= _like_normalization(copy["config"])
-    return copy
+    settings = item["config"]
+    if (item["class_name"], item["module"]) != ("Sequential", "keras") or not settings.get("layers"):
+        return keras.saving.deserialize_keras_object(item, safe_mode=True)
+    # Read by Keras, a Sequential model is built again with each of its layers.
+    model = keras.Sequential([_build(layer) for layer in settings["layers"]], name=settings.get("name"))
+    if not model.built and settings.get("build_input_shape"):
+        model.build(settings["build_input_shape"])
+    return model
 
 
-def _is_initializer(key: str, value: Any) -> bool:
-    """True for a setting as `kernel_initializer`, of a class of Keras; orthogonal ones take cubic time."""
-    if not key.endswith("_initializer"):
-        return False
-    return isinstance(value, str) or (
-        isinstance(value, dict) and value.get("registered_name") in (None, value.get("class_name"))
-    )
+def check_finite(values: np.ndarray, name: str) -> None:
+    """Raise `ModelError` if one of a weight's values is NaN or infinite."""
+    if n_bad := int(values.size) - int(np.isfinite(values).sum()):
+        raise ModelError(
+            f"weights must be finite, got {n_bad} NaN or infinite values in {printable(name)}; train the model again"
+        )
 
 
-def _like_normalization(settings: dict[str, Any]) -> dict[str, Any]:
-    axis = settings.get("axis", -1)
-    name = settings.get("name") if settings.get("mean") is None else f"{_CONSTANT}_{next(_NUMBERS)}"
-    if axis is None or axis == []:
-        return {"class_name": "Identity", "config": {"name": name}}
-    return {"class_name": "LayerNormalization", "config": {"name": name, "axis": axis}}
+def _load_weights(model: Any, inspected: InspectedModel) -> None:
+    """Give every variable of the model the array of the file that is its own."""
+    import keras
+
+    pairs = _pairs_of_keras(model, inspected) if inspected.layers is None else _pairs_of_h5(model, inspected)
+    missing = {id(variable): variable for variable in model.weights}
+    left_over = set(inspected.arrays)
+    for variable, name in pairs:
+        left_over.discard(name)
+        if variable is None:
+            continue
+        shown = printable(name)
+        array = inspected.arrays[name]
+        if tuple(array.shape) != tuple(variable.shape):
+            raise ModelError(
+                f"weights must have the shapes of the model's, got {array.shape} for {tuple(variable.shape)} in {shown}"
+            )
+        values = _read(array, shown)
+        if missing.pop(id(variable), None) is None:
+            # SpectralNormalization and the layer in it both store the kernel.
+            if not np.array_equal(keras.ops.convert_to_numpy(variable), values):
+                raise ModelError(f"each weight must be stored once, got other values for it in {shown!r}")
+            continue
+        check_finite(values, _short(variable))
+        variable.assign(values)
+    if missing:
+        raise ModelError(
+            f"the file must store every parameter, got none for {len(missing)} of {len(model.weights)} weights, as "
+            f"{printable(_short(next(iter(missing.values()))))}"
+        )
+    if left_over:
+        raise ModelError(f"every weight of the file must be of the model, got {printable(min(left_over))!r} besides")
+
+
+def _short(variable: Any) -> str:
+    """Layer and weight: what stands before is the model's name, which Keras numbers through the process."""
+    return "/".join(variable.path.split("/")[-2:])
+
+
+def _read(array: Any, shown: str) -> np.ndarray:
+    try:
+        values: np.ndarray = array[()]
+    except Exception as error:
+        # HDF5 lets what zlib and its own checksums find through.
+        raise ModelError(f"{shown} cannot be read ({one_line(error)}); copy or download the file again") from error
+    if values.dtype.kind == "V":
+        import ml_dtypes
+
+        values = values.view(ml_dtypes.bfloat16).astype(np.float32)
+    return values
+
+
+# `.h5`: lists of names in each layer's group
+
+
+def _pairs_of_h5(model: Any, inspected: InspectedModel) -> Pairs:
+    """Variables of the model and the paths of their arrays; by name where names tell, else in Keras's order."""
+    assert inspected.layers is not None
+    for layer_name, paths in inspected.layers.items():
+        if not paths:
+            continue
+        layer = next((each for each in model.layers if each.name == layer_name.replace("/", "_")), None)
+        variables = [] if layer is None else [*layer.trainable_weights, *layer.non_trainable_weights]
+        unknown = [path for path in paths if path not in inspected.arrays]
+        if unknown or len(paths) != len(variables):
+            raise ModelError(
+                f"each layer and each weight must be listed once and be there, got {len(paths)} names, {len(unknown)} "
+                f"of them without an array, for {len(variables)} weights of {printable(layer_name)!r}"
+            )
+        for key in (_whole_name, _last_names):
+            path_of = {key(path.removeprefix(f"model_weights/{layer_name}/")): path for path in paths}
+            keys = [key(variable.path) for variable in variables]
+            if len(path_of) == len(paths) and set(keys) == set(path_of):
+                paths = [path_of[each] for each in keys]
+                break
+        for variable, path in zip(variables, paths, strict=True):
+            # Names that are taken are numbered.
+            if len({re.sub(r"_\d+$", "", _last_names(each)[-1]) for each in (path, variable.path)}) > 1:
+                raise ModelError(
+                    f"weights must be named as the model's, got {printable(path)!r} for {printable(_short(variable))!r}"
+                )
+            yield variable, path
+
+
+def _whole_name(path: str) -> str:
+    return "_".join([*path.split("/")[:-1], *_last_names(path)[1:]])
+
+
+def _last_names(path: str) -> tuple[str, str]:
+    """The name of a weight, and of what it lies in, in the words of Keras 3."""
+    *_, owner, name = ("", *path.removesuffix(":0").split("/"))
+    return owner, _RENAMED.get(name, name)
+
+
+# `.keras`: paths of attributes and of layers, by class and number
+
+
+def _pairs_of_keras(model: Any, inspected: InspectedModel) -> Pairs:
+    """Variables of the model and the paths of their arrays, as `layers/dense_1/vars/0`."""
+    import keras
+
+    groups: dict[str, list[str]] = {}
+    for path in inspected.arrays:
+        groups.setdefault(path.rpartition("/")[0], []).append(path)
+    names: dict[int, dict[str, Any]] = {}
+    for group, paths in groups.items():
+        layer = _layer_at(model, inspected.configuration, group.split("/")[:-1], names)
+        if isinstance(layer, keras.random.SeedGenerator):
+            # Its state is no weight.
+            yield from ((None, path) for path in paths)
+            continue
+        own = layer.weights[: len(paths)] if isinstance(layer, keras.Layer) else []
+        if {f"{group}/{index}" for index in range(len(own))} != set(paths):
+            raise ModelError(f"every weight of the file must be of the model, got {printable(paths[0])!r} besides")
+        yield from ((variable, f"{group}/{index}") for index, variable in enumerate(own))
+
+
+def _layer_at(model: Any, item: dict[str, Any], parts: list[str], names: dict[int, dict[str, Any]]) -> Any:
+    """The layer, or what else a layer has, at a path; `item` describes the model, `names` is filled by the way."""
+    import keras
+
+    found = model
+    steps = iter(parts)
+    for part in steps:
+        if part == "layers" and isinstance(found, keras.Model):
+            if id(found) not in names:
+                names[id(found)] = _names_in_file(found, item)
+            found, item = names[id(found)].get(next(steps, ""), (None, {}))
+        else:
+            # Attributes that have become public had an underscore.
+            found = getattr(found, part.lstrip("_"), None) or getattr(found, part, None)
+            item = item.get("config", {}).get(part) or {}
+    return found
+
+
+def _names_in_file(model: Any, item: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """A model's layers and what describes them, by class and number in the order of the file, as `.keras` has them."""
+    found: dict[str, tuple[Any, dict[str, Any]]] = {}
+    used: Counter[str] = Counter()
+    layers = {layer.name: layer for layer in model.layers}
+    for each in item.get("config", {}).get("layers", ()):
+        if layer := layers.get(each["config"].get("name")):
+            name = re.sub(r"\W+", "", type(layer).__name__)
+            name = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
+            found[f"{name}_{used[name]}" if used[name] else name] = layer, each
+            used[name] += 1
+    return found

@@ -1,9 +1,6 @@
 """Load, save and describe Keras models."""
 
 import logging
-import tempfile
-import warnings
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +10,11 @@ import numpy as np
 
 from lab3.errors import ConfigError, Lab3Error, ModelError
 from lab3.files import replacing
-from lab3.foreign import one_line, printable, sha256_file
-from lab3.graph import check_is_graph, list_layers
+from lab3.foreign import one_line
+from lab3.graph import list_layers
 from lab3.layers import find_layer
-from lab3.model_building import build_model, check_declared
-from lab3.model_inspection import ModelLimits, check_is_file, inspect_model_file
+from lab3.model_building import build_model, check_finite
+from lab3.model_inspection import inspect_model_file
 
 
 @dataclass(frozen=True)
@@ -38,35 +35,25 @@ def load_model(
     *,
     sha256: str | None = None,
     allow_classes: Sequence[str] = (),
-    limits: ModelLimits | None = None,
 ) -> Any:
-    """The Keras model in an `.h5` of Keras 2 or 3 or a `.keras` file, not compiled, in safe mode.
+    """The Keras model in an `.h5` or `.keras` file of Keras 2 or 3, not compiled, without regularizers.
 
-    The file is inspected before Keras sees it, and may come from anybody (see `lab3.model_inspection`).
-    `output`: name or index of the output that gives class scores, for a model with several; the model returned has that
-    one alone. `sha256`: what the file's must be. `allow_classes`: names of registered classes that it may use besides
-    Keras's own. Raises `ModelError` if the file is missing, of another form, damaged, not the one expected, too large,
-    names other classes or holds weights that are not finite, `ConfigError` if there is no such output.
+    The file is inspected before Keras sees it, and may come from anybody (see docs/trusting-files.md). Its weights are
+    those of the file, every one, and no others. `output`: name or index of the output that gives class scores, for a
+    model with several; the model returned has that one alone. `sha256`: what the file's must be. `allow_classes`: names
+    of registered classes that it may use besides Keras's own. Raises `ModelError` if the file is missing, of another
+    form, damaged, not the one expected, names other classes, means something else in Keras 3, or holds weights that do
+    not fit or are not finite, `ConfigError` if there is no such output.
     """
     path = Path(path)
-    if sha256 is not None:
-        _check_sha256(path, sha256)
-    limits = limits or ModelLimits()
-    inspected = inspect_model_file(path, limits, allow_classes)
-    try:
-        with warnings.catch_warnings():
-            # Keras 3 would rather not see the input shape that Keras 2 stored on the first layer.
-            warnings.filterwarnings("ignore", "Do not pass an `input_shape`")
-            check_declared(inspected, limits)
-            model = build_model(inspected.configuration)
-            check_is_graph(model)
-            _load_weights(model, path)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
-    except Exception as error:
-        # Keras lets everything from h5py, json, zipfile and each layer's own checks through.
-        raise ModelError(f"{path}: Keras cannot load it: {one_line(error)}") from error
-    check_weights(model, str(path))
+    with inspect_model_file(path, allow_classes, sha256) as inspected:
+        try:
+            model = build_model(inspected)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
+        except Exception as error:
+            # Keras lets everything from each layer's own checks through.
+            raise ModelError(f"{path}: Keras cannot load it: {one_line(error)}") from error
     return model if output is None else _with_one_output(model, output)
 
 
@@ -74,13 +61,10 @@ def check_weights(model: Any, source: str) -> None:
     """Raise `ModelError` if a weight is NaN or infinite."""
     for layer in list_layers(model):
         for weight in layer.weights:
-            n_bad = int(np.size(weight)) - int(np.isfinite(np.asarray(weight, np.float32)).sum())
-            if n_bad:
-                raise ModelError(
-                    f"{source}: weights must be finite, got {n_bad} NaN or infinite values in "
-                    f"{printable(f'{layer.name}/{weight.name}')}; "
-                    "train the model again"
-                )
+            try:
+                check_finite(np.asarray(weight, np.float32), f"{layer.name}/{weight.name}")
+            except ModelError as error:
+                raise ModelError(f"{source}: {error}") from error
 
 
 def save_model(model: Any, path: Path) -> None:
@@ -124,24 +108,6 @@ def _with_one_output(model: Any, output: str | int) -> Any:
         )
     index = names.index(output) if output in names else output
     return model if len(names) == 1 else keras.Model(model.input, model.outputs[index], name=model.name)
-
-
-def _load_weights(model: Any, path: Path) -> None:
-    if path.suffix != ".keras":
-        model.load_weights(path)
-        return
-    # Keras reads a file inside a zip by seeking in it, which takes four times as long.
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
-        model.load_weights(archive.extract("model.weights.h5", folder))
-
-
-def _check_sha256(path: Path, expected: str) -> None:
-    check_is_file(path)
-    found = sha256_file(path)
-    if found != expected:
-        raise ModelError(
-            f"{path}: the file must have the SHA-256 of model.sha256, {expected}, got {found}; fetch the file again"
-        )
 
 
 def _output_shape(layer: Any) -> tuple[int | None, ...] | None:

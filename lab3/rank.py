@@ -55,6 +55,24 @@ def plan_pruning(
     return tuple(steps)
 
 
+def describe_surplus(
+    importance_c: np.ndarray, pruned_importance_c: np.ndarray, steps: Sequence[PruneStep], ranking: Ranking
+) -> str | None:
+    """Why more channels than K are pruned, or may be with another schedule; None where each K stands for K channels.
+
+    With `iterative` ranking a channel whose importance rises when it is pruned makes room among the lowest K.
+    """
+    n_rising = int((pruned_importance_c > importance_c).sum())
+    if ranking == "once" or not n_rising:
+        return None
+    first = next((step for step in steps if len(step.pruned_channels) > step.k), None)
+    shown = f"at K={first.k} {len(first.pruned_channels)} channels are pruned" if first else "K channels are pruned"
+    return (
+        f"{shown}: pruning raises the importance of {n_rising} of {len(importance_c)} channels, so others are among "
+        "the lowest K as well, and what is pruned at a K depends on the K before; prune.ranking: once prunes exactly K"
+    )
+
+
 @dataclass(frozen=True)
 class ChannelStats:
     """One channel: `rank` 0 is the least important; `pruned_at_k` is the first K at which it is gone, None if never."""

@@ -136,6 +136,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
             raise TypeError(f"its {name} is {str(value)[:60]!r}")
     if manifest["kind"] not in ("sweep", "train"):
         raise ValueError(f"its kind is {str(manifest['kind'])[:60]!r}")
+    datetime.fromisoformat(manifest["created_at"])
 
 
 def new_run_id(name: str) -> str:
@@ -150,10 +151,13 @@ def check_new_run(out: Path, run_id: str) -> None:
             f"a run id must be 1 to 128 letters, digits, '_', '.' or '-', a letter or digit first, got {run_id!r}"
         )
     path = out / run_id
-    if is_run(path) or (path / "group.json").exists():
-        raise RunStateError(
-            f"run {path} exists already; continue it with `lab3 resume {path}`, or choose another --run-id"
-        )
+    is_group = (path / "group.json").exists()
+    if is_run(path) or is_group:
+        # A group is finished with the comparison of its runs.
+        is_finished = (path / ("comparison.csv" if is_group else "summary.json")).exists()
+        state, way = ("is finished", "start it over beside it") if is_finished else ("exists", "continue it")
+        command = f"`lab3 resume {path}{' --new' * is_finished}`"
+        raise RunStateError(f"run {path} {state} already; {way} with {command}, or choose another --run-id")
     # A folder without a manifest is another process's that has just claimed it, or was left by one that was killed.
     if path.exists() and not (path.is_dir() and all(_is_of_start(each.name) for each in path.iterdir())):
         raise RunStateError(f"{path} exists already and is no run; choose another --run-id")

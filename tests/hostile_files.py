@@ -244,7 +244,7 @@ def known_name_registered_as_another(place: Place) -> Path:
     return keras_config(place, lambda config: add_layer(config, "Dense", {"units": 2}, registered_name="other>Thing"))
 
 
-@hostile("model", "'system' is none of the Keras classes")
+@hostile("model", "'os.system' is none of the Keras classes")
 def function_of_the_system(place: Place) -> Path:
     def change(config: Any) -> None:
         config["config"]["layers"][-1]["config"]["activation"] = {
@@ -254,7 +254,7 @@ def function_of_the_system(place: Place) -> Path:
     return keras_config(place, change)
 
 
-@hostile("model", "'get_file' is none of the Keras classes")
+@hostile("model", "'keras.utils.get_file' is none of the Keras classes")
 def function_that_downloads(place: Place) -> Path:
     def change(config: Any) -> None:
         config["config"]["layers"][-1]["config"]["activation"] = {
@@ -278,12 +278,12 @@ def pickled_torch_module(place: Place) -> Path:
     return keras_config(place, lambda config: add_layer(config, "TorchModuleWrapper", {"module": module}))
 
 
-@hostile("model", "'StringLookup' is none of the Keras classes")
+@hostile("model", "lab3 does not handle StringLookup layers, which Keras has")
 def vocabulary_from_elsewhere(place: Place) -> Path:
     return h5_config(place, lambda config: add_layer(config, "StringLookup", {"vocabulary": str(place.secret)}))
 
 
-@hostile("model", "'keras.layers.TextVectorization' is none of the Keras classes")
+@hostile("model", "lab3 does not handle TextVectorization layers, which Keras has")
 def vocabulary_in_zip(place: Place) -> Path:
     settings = {"vocabulary": str(place.secret)}
     return keras_config(place, lambda config: add_layer(config, "TextVectorization", settings, module="keras.layers"))
@@ -310,7 +310,7 @@ def composite_tensor(place: Place) -> Path:
     return h5_config(place, lambda config: add_layer(config, "CompositeTensor", {}, spec={}, tensors=[]))
 
 
-@hostile("model", "class names must be text, got")
+@hostile("model", "names of classes and functions must be text, got")
 def class_that_is_no_name(place: Place) -> Path:
     def change(config: Any) -> None:
         config["config"]["layers"][0]["class_name"] = ["Lambda"]
@@ -341,28 +341,12 @@ def function_with_a_dotted_name(place: Place) -> Path:
     return keras_config(place, change)
 
 
-@hostile("model", "a key must be given once, got 'extra' twice")
-def type_specification_under_a_key_given_twice(place: Place) -> Path:
-    def change(file: Any) -> None:
-        hidden = '{"extra": {"class_name": "TypeSpec", "type_spec": "tf.TensorSpec", "serialized": [3]}, "extra": 1, '
-        text = file.attrs["model_config"]
-        set_config(file, (hidden + (text if isinstance(text, str) else text.decode())[1:]).encode())
-
-    return h5_with(place, change)
-
-
 @hostile("model", "texts must be Unicode, got 'a\\ud800b'")
 def half_a_letter(place: Place) -> Path:
     def change(config: Any) -> None:
         config["config"]["layers"][1]["config"]["name"] = "a\ud800b"
 
     return h5_config(place, change)
-
-
-@hostile("model", "constants must be plain numbers, got 'S2000000000'")
-def constant_of_two_gigabytes(place: Place) -> Path:
-    scale = {"class_name": "__numpy__", "config": {"value": "a", "dtype": "S2000000000"}}
-    return keras_config(place, lambda config: add_layer(config, "Rescaling", {"scale": scale, "offset": 0.0}))
 
 
 @hostile("model", "scale of a Rescaling layer must be numbers, got 'abc'")
@@ -435,15 +419,6 @@ def object_references(place: Place) -> Path:
     return h5_with(place, change)
 
 
-@hostile("model", "attributes must be text or plain numbers")
-def region_reference(place: Place) -> Path:
-    def change(file: Any) -> None:
-        numbers = file.create_dataset("numbers", data=np.arange(4.0))
-        file.attrs.create("region", numbers.regionref[0:2], dtype=h5py.regionref_dtype)
-
-    return h5_with(place, change)
-
-
 @hostile("model", "it must hold groups and arrays alone")
 def named_type(place: Place) -> Path:
     def change(file: Any) -> None:
@@ -495,138 +470,14 @@ def external_link_inside_zip(place: Place) -> Path:
 # Models that would fill memory or never end
 
 
-def _bomb(n_values: int, path: Path | io.BytesIO) -> None:
-    """Zeros, compressed a thousandfold."""
-    with h5py.File(path, "a") as file:
-        _add_zeros(n_values, file)
-
-
-def _add_zeros(n_values: int, file: Any) -> None:
-    bomb = file.create_dataset("bomb", (n_values,), "f4", chunks=(2**22,), compression="gzip", compression_opts=1)
-    for start in range(0, n_values, 2**22):
-        bomb[start : start + 2**22] = np.zeros(2**22, "f4")
-
-
-@hostile("model", "its content must be at most 50 times the file's size")
-def gzip_bomb(place: Place) -> Path:
-    path = h5_with(place, lambda file: None)
-    _bomb(2**25, path)
-    return path
-
-
-@hostile("model", "its content must be at most 50 times the file's size")
-def gzip_bomb_in_zip(place: Place) -> Path:
-    content = io.BytesIO()
-    _bomb(2**25, content)
-    return keras_with(place, model_weights_h5=content.getvalue())
-
-
-@hostile("model", "its content must be at most 4,294,967,296 bytes, got 4,")
-def four_terabytes(place: Place) -> Path:
-    def change(file: Any) -> None:
-        file.create_dataset("large", (2**40,), "f4", chunks=(2**20,))
-
-    return h5_with(place, change)
-
-
-@hostile("model", "its content must be at most 50 times the file's size")
-def never_written(place: Place) -> Path:
-    def change(file: Any) -> None:
-        file.create_dataset("large", (2**28,), "f4", chunks=(2**20,))
-
-    return h5_with(place, change)
-
-
-def _wide(config: Any) -> None:
-    config["config"]["layers"][-1]["config"]["units"] = 10**8
-
-
-@hostile("model", "values for 900,000,020 parameters")
-def wide_layer_without_weights(place: Place) -> Path:
-    return h5_config(place, _wide)
-
-
-@hostile("model", "values for 900,000,020 parameters")
-def wide_layer_of_keras_2(place: Place) -> Path:
-    return h5_config(place, _wide, place.keras2)
-
-
-@hostile("model", "values for 900,000,020 parameters")
-def wide_layer_in_zip(place: Place) -> Path:
-    return keras_config(place, _wide)
-
-
-@hostile("model", "the model must have at most 1,000,000,000 parameters, got")
-def many_wide_layers(place: Place) -> Path:
-    def change(config: Any) -> None:
-        for number in range(20):
-            add_layer(config, "Dense", {"units": 30_000, "name": f"wide_{number}"})
-
-    return h5_config(place, change)
-
-
-@hostile("model", "a layer must make at most 67,108,864 numbers of an image")
-def endless_upsampling(place: Place) -> Path:
-    def change(config: Any) -> None:
-        layers = config["config"]["layers"]
-        layers[2:2] = [
-            {"class_name": "UpSampling2D", "config": {"name": "up", "size": [30_000, 30_000]}},
-            {"class_name": "GlobalAveragePooling2D", "config": {"name": "pool"}},
-        ]
-
-    return h5_config(place, change)
-
-
-@hostile("model", "a layer must make at most 67,108,864 numbers of an image")
-def normalization_of_everything(place: Place) -> Path:
-    def change(config: Any) -> None:
-        config["config"]["layers"] = [
-            {"class_name": "InputLayer", "config": {"batch_input_shape": [None, 1, 1, 10**9], "name": "i"}},
-            {"class_name": "Normalization", "config": {"name": "n", "axis": -1, "mean": 0.0, "variance": 1.0}},
-        ]
-
-    return h5_config(place, change, place.keras2)
-
-
-@hostile("model", "the model must have at most 1,000,000,000 parameters, got")
-def sizes_beyond_numbers(place: Place) -> Path:
-    def change(config: Any) -> None:
-        config["config"]["layers"][-1]["config"]["units"] = 10**30
-
-    return h5_config(place, change)
-
-
-@hostile("model", "its configuration must be nested at most 100 levels deep")
+@hostile("model", "its configuration must be nested less deeply")
 def deep_json(place: Place) -> Path:
     return h5_with(place, lambda file: set_config(file, b"[" * 20_000 + b"]" * 20_000))
 
 
-@hostile("model", "its configuration must be nested at most 100 levels deep")
+@hostile("model", "its configuration must be nested less deeply")
 def deep_json_in_zip(place: Place) -> Path:
     return keras_with(place, config_json=b'{"config":' * 20_000 + b"1" + b"}" * 20_000)
-
-
-@hostile("model", "its configuration must be nested at most 100 levels deep, got 101 levels")
-def json_a_little_too_deep(place: Place) -> Path:
-    def change(config: Any) -> None:
-        value: Any = 0
-        for _ in range(200):
-            value = [value]
-        config["config"]["deep"] = value
-
-    return h5_config(place, change)
-
-
-@hostile("model", "its configuration must have at most 8,388,608 bytes, got 10,")
-def long_json(place: Place) -> Path:
-    return keras_with(
-        place, config_json=json.dumps({"class_name": "Model", "config": {"x": "a" * 10_000_000}}).encode()
-    )
-
-
-@hostile("model", "groups must be nested at most 100 deep")
-def deep_groups(place: Place) -> Path:
-    return h5_with(place, lambda file: file.create_group("/".join("a" * 2_000)))
 
 
 @hostile("model", "each weight must be listed once and be there")
@@ -638,17 +489,7 @@ def one_weight_a_thousand_times(place: Place) -> Path:
     return h5_with(place, change)
 
 
-@hostile("model", "each weight must be listed once and be there, got 100 names and 0 without")
-def one_weight_a_hundred_times_below_a_layer(place: Place) -> Path:
-    def change(file: Any) -> None:
-        inner = file["model_weights/conv"].create_group("inner")
-        inner.create_dataset("large", (4_000, 4_000), "f4", chunks=(4_000, 4_000), compression="gzip")
-        inner.attrs["weight_names"] = [b"large"] * 100
-
-    return h5_with(place, change)
-
-
-@hostile("model", "layers must be listed in the group they are in, got 'conv/inner'")
+@hostile("model", "the file must store every parameter, got none for 2 of 4 weights, as conv/kernel")
 def layer_below_another(place: Place) -> Path:
     def change(file: Any) -> None:
         file["model_weights/conv"].create_group("inner")
@@ -657,158 +498,71 @@ def layer_below_another(place: Place) -> Path:
     return h5_with(place, change)
 
 
-@hostile("model", "an object must have at most 1,000 attributes, got 5,000 at '/notes'")
-def thousands_of_attributes(place: Place) -> Path:
-    path = h5_with(place, lambda file: None)
-    with h5py.File(path, "r+", libver="latest") as file:
-        notes = file.create_group("notes")
-        for number in range(5_000):
-            notes.attrs.create(f"note {number}", 1, dtype="i1")
-    return path
-
-
-@hostile("model", "it must hold at most 30,000 objects")
-def thousands_of_groups(place: Place) -> Path:
-    path = h5_with(place, lambda file: None)
-    with h5py.File(path, "r+", libver="latest") as file:
-        for number in range(40_000):
-            file.create_group(f"notes/{number}")
-    return path
-
-
-def model_of(*layers: dict[str, Any], output: str, name: str = "model") -> dict[str, Any]:
-    """The configuration of a Functional model of one input `in` of 4x4x1."""
-    entry = layer_of("InputLayer", "in", batch_shape=[None, 4, 4, 1], dtype="float32")
-    return {
-        "module": "keras.src.models.functional", "class_name": "Functional", "registered_name": "Functional",
-        "name": name, "inbound_nodes": [],
-        "config": {
-            "name": name, "trainable": True, "layers": [entry, *layers], "input_layers": [["in", 0, 0]],
-            "output_layers": [[output, 0, 0]],
-        },
-    }  # fmt: skip
-
-
-def layer_of(class_name: str, name: str, *reads: Any, module: str = "keras.layers", **settings: Any) -> dict[str, Any]:
-    """A layer called once on `reads`: names of layers, or constants."""
-    read = [tensor_of(each) if isinstance(each, str) else each for each in reads]
-    return {
-        "module": module, "class_name": class_name, "registered_name": None, "name": name,
-        "config": {"name": name, **settings}, "inbound_nodes": [{"args": read, "kwargs": {}}] if read else [],
-    }  # fmt: skip
-
-
-def tensor_of(name: str, call: int = 0) -> dict[str, Any]:
-    history = {"shape": [None, 4, 4, 1], "dtype": "float32", "keras_history": [name, call, 0]}
-    return {"class_name": "__keras_tensor__", "config": history}
-
-
-def constant_of(value: Any) -> dict[str, Any]:
-    return {"class_name": "__numpy__", "config": {"value": value, "dtype": "float32"}}
-
-
-def keras_of(place: Place, config: dict[str, Any], weights: Callable[[Any], None] = lambda file: None) -> Path:
+def keras_of(place: Place, config: dict[str, Any]) -> Path:
     content = io.BytesIO()
-    with h5py.File(content, "w") as file:
-        weights(file)
+    h5py.File(content, "w").close()
     return keras_with(place, config_json=json.dumps(config).encode(), model_weights_h5=content.getvalue())
 
 
-@hostile("model", "values for 320,000,000 parameters")
-def wide_layer_that_is_never_called(place: Place) -> Path:
-    wide = layer_of("Dense", "wide", units=20_000_000, use_bias=False) | {"build_config": {"input_shape": [None, 16]}}
-    return keras_of(place, model_of(layer_of("Flatten", "flat", "in"), wide, output="flat"))
+def _settings(place: Place, **settings: Any) -> Path:
+    """The good `.h5` with other settings of its last layer, 2 units on 8 numbers."""
+    return h5_config(place, lambda config: config["config"]["layers"][-1]["config"].update(settings))
 
 
-@hostile("model", "values for 320,000,038 parameters")
-def wide_layer_that_is_never_called_in_h5(place: Place) -> Path:
-    wide = layer_of("Dense", "wide", units=20_000_000, use_bias=False) | {"build_config": {"input_shape": [None, 16]}}
-    activation = {"class_name": "Activation", "config": {"name": "extra", "activation": wide}}
-    return h5_config(place, lambda config: config["config"]["layers"].insert(-1, activation))
+@hostile("model", "weights must have the shapes of the model's, got (8, 2) for (8, 3)")
+def one_unit_more_than_stored(place: Place) -> Path:
+    return _settings(place, units=3)
 
 
-@hostile("model", "values for 800,000,000 parameters")
-def wide_layer_that_leads_nowhere(place: Place) -> Path:
-    wide = layer_of("Dense", "wide", "flat", units=50_000_000, use_bias=False)
-    return keras_of(place, model_of(layer_of("Flatten", "flat", "in"), wide, output="flat"))
+@hostile("model", "got 2 names, 0 of them without an array, for 1 weights of 'scores'")
+def bias_that_nothing_uses(place: Place) -> Path:
+    return _settings(place, use_bias=False)
 
 
-@hostile("model", "every call must be on what another layer gives, got one on constants of 'repeat'")
-def repetition_of_a_constant(place: Place) -> Path:
-    repeat = layer_of("RepeatVector", "repeat", constant_of([[1.0]]), n=700_000_000)
-    return keras_of(place, model_of(layer_of("Flatten", "flat", "in"), repeat, output="flat"))
+@hostile("model", "weights must have the shapes of the model's, got (8, 2) for (8, 3)")
+def one_unit_more_than_stored_in_zip(place: Place) -> Path:
+    return keras_config(place, lambda config: config["config"]["layers"][-1]["config"].update(units=3))
 
 
-@hostile("model", "every call must be on what another layer gives, got one on constants of 'pad'")
-def padding_of_a_constant(place: Place) -> Path:
-    pad = layer_of("Pad", "pad", constant_of([1.0]), module="keras.src.ops.numpy", pad_width=[[0, 700_000_000]])
-    return keras_of(place, model_of(layer_of("Flatten", "flat", "in"), pad, output="flat"))
+@hostile("model", "every weight of the file must be of the model, got 'layers/dense/vars/")
+def bias_that_nothing_uses_in_zip(place: Place) -> Path:
+    return keras_config(place, lambda config: config["config"]["layers"][-1]["config"].update(use_bias=False))
 
 
-@hostile("model", "Normalization layers must have at most 16,777,216 constants, got 536,870,912")
-def normalization_that_leads_nowhere(place: Place) -> Path:
-    other = layer_of("InputLayer", "other", batch_shape=[None, 2**26], dtype="float32")
-    each = [layer_of("Normalization", f"n{i}", "other", axis=-1, mean=0.0, variance=1.0) for i in range(4)]
-    return keras_of(place, model_of(layer_of("Flatten", "flat", "in"), other, *each, output="flat"))
+@hostile("model", "the file must store every parameter, got none for 2 of 6 weights, as extra/kernel")
+def layer_that_is_not_stored(place: Place) -> Path:
+    return h5_config(place, lambda config: add_layer(config, "Dense", {"units": 8}))
 
 
-@hostile("model", "Normalization layers must have at most 16,777,216 constants, got 805,306,368")
-def normalization_again_and_again(place: Place) -> Path:
-    config = model_of(output="n5")
-    config["config"]["layers"][0]["config"]["batch_shape"] = [None, 2**26]
-    for number in range(6):
-        before = f"n{number - 1}" if number else "in"
-        layer = layer_of("Normalization", f"n{number}", before, axis=-1, mean=0.0, variance=1.0)
-        config["config"]["layers"].append(layer)
-    return keras_of(place, config)
+@hostile("model", "the file must store every parameter, got none for 2 of 6 weights, as extra/kernel")
+def layer_that_is_not_stored_in_zip(place: Place) -> Path:
+    convolution = {"class_name": "DepthwiseConv2D", "config": {"name": "extra", "kernel_size": 1}}
+    return keras_config(place, lambda config: config["config"]["layers"].insert(1, convolution))
 
 
-@hostile("model", "layers must be called at most 10,000 times")
-def models_in_models_called_twice(place: Place) -> Path:
-    inner = model_of(layer_of("ReLU", "relu", "in"), output="relu", name="m0")
-    for number in range(20):
-        calls = [{"args": [tensor_of("in")], "kwargs": {}}, {"args": [tensor_of(f"m{number}")], "kwargs": {}}]
-        outer = model_of(inner | {"inbound_nodes": calls}, output=f"m{number}", name=f"m{number + 1}")
-        outer["config"]["output_layers"] = [[f"m{number}", 2, 0]]
-        inner = outer
-    return keras_of(place, inner)
+@hostile("model", "every weight of the file must be of the model, got 'model_weights/scores/more' besides")
+def array_that_nothing_uses(place: Place) -> Path:
+    def change(file: Any) -> None:
+        file["model_weights/scores/more"] = np.zeros(2, np.float32)
+
+    return h5_with(place, change)
 
 
-@hostile("model", "layers must stand in the order they are called in, got 3,001 rounds through 3,001 layers")
-def layers_in_the_wrong_order(place: Place) -> Path:
-    layers = [layer_of("ReLU", f"r{number}", f"r{number - 1}" if number else "in") for number in range(3_000)]
-    config = model_of(*layers, output="r2999")
-    config["config"]["layers"].reverse()
-    return keras_of(place, config)
+@hostile("model", "weights must be named as the model's, got 'model_weights/scores/alpha' for 'scores/kernel'")
+def weights_of_other_names(place: Place) -> Path:
+    def change(file: Any) -> None:
+        group = file["model_weights/scores"]
+        for name in group.attrs["weight_names"]:
+            group.move(name, "alpha" if "kernel" in str(name) else "beta")
+        group.attrs["weight_names"] = [b"alpha", b"beta"]
 
-
-@hostile("model", "layers must read at most 20,000 others, got 100,000")
-def sum_of_one_layer_many_times(place: Place) -> Path:
-    config = model_of(output="sum")
-    total = layer_of("Add", "sum") | {"inbound_nodes": [[["in", 0, 0, {}]] * 100_000]}
-    config["config"]["layers"].append(total)
-    return keras_of(place, config)
+    return h5_with(place, change)
 
 
 @hostile("model", "must be Sequential or Functional with a known input shape, got Sequential")
 def sum_without_an_input(place: Place) -> Path:
     layers = {"name": "model", "layers": [{"class_name": "Add", "config": {"name": "sum"}}]}
     return keras_of(place, {"module": "keras", "class_name": "Sequential", "registered_name": None, "config": layers})
-
-
-@hostile("model", "its content must be at most 50 times the file's size")
-def bomb_in_a_bomb(place: Place) -> Path:
-    def weights(file: Any) -> None:
-        # 32 MB that zip makes small let HDF5's own compression of 600 MB look ordinary.
-        file["zeros"] = np.zeros(2**23, np.float32)
-        _add_zeros(36 * 2**22, file)
-
-    return keras_of(place, model_of(layer_of("Flatten", "flat", "in"), output="flat"), weights)
-
-
-@hostile("model", "its content must be at most 50 times the file's size")
-def zip_bomb(place: Place) -> Path:
-    return keras_with(place, metadata_json=b" " * 2**27)
 
 
 # Broken models
@@ -1490,7 +1244,6 @@ experiment("model: {allow_classes: [layers.Lambda]}\n", "must not hold layers.La
 experiment("model: {allow_classes: [layers.Dense]}\n", "names of classes must be without dots", "dots_allowed")
 experiment("model: {path: a.h5, sha256: XYZ}\n", "model.sha256: must be 64 digits 0-9 a-f", "hash_that_is_none")
 experiment(f"model: {{sha256: {'0a' * 32}}}\n", "must be null where model.path is null", "hash_of_no_file")
-experiment("model: {max_nesting: 100000}\n", "model.max_nesting: must be at most 300", "no_limit_to_nesting")
 _HEX = "0x" + "f" * 5_000
 for _where, _text in {
     "seed": f"seed: {_HEX}",
@@ -1500,7 +1253,6 @@ for _where, _text in {
     "layer": f"prune: {{layer: {_HEX}}}",
     "schedule": f"sweep: {{schedule: [{_HEX}]}}",
     "feature_maps_k": f"sweep: {{feature_maps_k: [{_HEX}]}}",
-    "max_bytes": f"data: {{max_bytes: {_HEX}}}",
     "everything": _HEX,
 }.items():
     experiment(_text, "a number must lie within -2**63 and 2**63", f"endless_{_where}")

@@ -58,7 +58,7 @@ def _in_order_made(model: Any) -> list[Any]:
 
     def key(layer: Any) -> tuple[str, int]:
         number = re.search(r"_(\d+)$", layer.name)
-        return type(layer).__name__, int(number[1]) if number else 0
+        return type(layer).__name__, int(number[1]) if number else -(layer.name == "pruned")
 
     return sorted((layer for layer in model.layers if layer.weights), key=key)
 

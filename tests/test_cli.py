@@ -2,7 +2,9 @@
 
 import csv
 import json
+import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +24,7 @@ from PIL import Image
 from lab3.capture import capture_layers
 from lab3.journal import read_journal
 from lab3.model_files import save_model
+from lab3.pipeline.stopping import what_is_kept
 from lab3.rundir import RunDir
 from tests.conftest import shared_file
 
@@ -378,7 +381,7 @@ def broken(tmp_path: Path, toy_files: tuple[Path, Path]) -> dict[str, str]:
         (
             ["--data", "labels.npz"],
             65,
-            "labels.npz: labels must be in 0..1 (the model has 2 outputs), got 2 for image",
+            "labels.npz: labels must be in 0..1 (the model has 2 classes), got 2 for image",
         ),
         (["--data", "nan.npz"], 65, "nan.npz: pixels must be finite numbers, got NaN or infinity in 3 images"),
         (["--data", "three"], 65, "three: the model takes images of 2x2x4, got 2x2x3"),
@@ -569,28 +572,168 @@ def test_kill_9_in_the_sweep_loses_no_point(tmp_path: Path, invoke: Callable[...
 
 
 @pytest.mark.parametrize(
-    ("number", "phase", "exit_code"), [(signal.SIGINT, "train: ", 130), (signal.SIGTERM, "sweep: ", 75)]
+    ("number", "phase", "exit_code", "kept"),
+    [
+        (signal.SIGINT, "train: ", 130, r"\d+ epochs? of its training"),
+        (signal.SIGTERM, "sweep: ", 75, r"\d+ points? of its sweep"),
+    ],
 )
-def test_signals_wait_for_the_work_in_hand_and_say_how_to_go_on(
-    tmp_path: Path, invoke: Callable[..., Result], number: signal.Signals, phase: str, exit_code: int
+def test_signals_wait_for_the_current_block_and_saywhat_is_kept_and_how_to_go_on(
+    tmp_path: Path, invoke: Callable[..., Result], number: signal.Signals, phase: str, exit_code: int, kept: str
 ) -> None:
     quick = ("--set", "train.epochs=2", "--set", "sweep.batch_size=10")
     process = start("run", EXPERIMENTS / "digits.yaml", "--run-id", "stopped", *quick)
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith(phase):
+        if line.startswith(phase) and (phase == "sweep: " or "epoch 1/2" in line):
             break
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == exit_code
-    assert errors.splitlines()[-1] == (
-        f"Error: stopped by {number.name}; what was computed is kept, `lab3 resume RUN` goes on from there"
-    )
-    assert "Traceback" not in errors
     run = tmp_path / "runs" / "stopped"
+    journal = run / ("epochs.jsonl" if phase == "train: " else "journal.jsonl")
+    said = re.fullmatch(
+        rf"Error: stopped by {number.name}; run runs/stopped keeps ({kept}); go on with `lab3 resume runs/stopped`",
+        errors.splitlines()[-1],
+    )
+    assert said and int(said[1].split()[0]) == len(read_journal(journal)) > 0
+    assert "Traceback" not in errors
     assert not (run / "summary.json").exists()
     assert invoke("resume", run).exit_code == 0
     assert len(read_csv(run / "results.csv")) == 32
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_while_loading_says_that_nothing_was_written(
+    toy_files: tuple[Path, Path], tmp_path: Path, number: signal.Signals, exit_code: int
+) -> None:
+    process = start("sweep", "toy.h5", "--data", "toy.npz", "--run-id", "r", "--set", "data.mean=[1, 1, 1, 1]")
+    assert process.stderr is not None
+    # The run's id comes first.
+    assert process.stderr.readline() == "run runs/r\n"
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == exit_code
+    assert errors.splitlines()[-1] == (
+        f"Error: stopped by {number.name} while run runs/r was loading; nothing of it was written; start it again with "
+        "`lab3 sweep toy.h5 --data toy.npz --run-id r --set 'data.mean=[1, 1, 1, 1]'`"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("n_signals", "reason", "exit_code"),
+    [(1, "stopped by SIGTERM", 75), (2, "stopped at once by a second signal", 130)],
+)
+def test_a_signal_in_the_capture_says_that_it_starts_again(
+    n_signals: int,
+    reason: str,
+    exit_code: int,
+    toy_files: tuple[Path, Path],
+    invoke: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*args: Any, **settings: Any) -> Any:
+        for _ in range(n_signals):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return capture_layers(*args, **settings)
+
+    arguments = ("sweep", toy_files[0], "--data", toy_files[1])
+    with monkeypatch.context() as patch:
+        patch.setattr("lab3.pipeline.sweeping.capture_layers", stop)
+        alone = invoke(*arguments, "--run-id", "r")
+        group = invoke(*arguments, "--criterion", "maximum", "--criterion", "apoz", "--run-id", "g")
+    kept = "its settings only: capture starts again"
+    assert (alone.exit_code, group.exit_code) == (exit_code, exit_code)
+    assert alone.stderr.splitlines()[-1] == f"Error: {reason}; run runs/r keeps {kept}; go on with `lab3 resume runs/r`"
+    assert group.stderr.splitlines()[-1] == (
+        f"Error: {reason}; run runs/g/g-maximum keeps {kept}; go on with `lab3 resume runs/g`"
+    )
+    for path in ("runs/r", "runs/g"):
+        assert invoke("resume", path).exit_code == 0
+
+
+def test_what_stands_before_a_trained_network_is_told_too(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    args = ("train", EXPERIMENTS / "digits.yaml", "--set", "train.epochs=1", "--run-id", "t")
+    assert invoke(*args).exit_code == 0
+    run = RunDir(tmp_path / "runs" / "t")
+    assert what_is_kept(run) == "its trained network"
+    (run.path / "model.h5").unlink()
+    assert what_is_kept(run) == "1 epoch of its training"
+    run.epochs_jsonl.unlink()
+    assert what_is_kept(run) == "its settings only: training starts again"
+
+
+def test_an_interrupt_of_a_command_without_a_run_says_how_to_start_it_again(
+    invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(path: Path) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lab3.rundir.runs_in", interrupt)
+    monkeypatch.setattr(sys, "argv", ["lab3", "verify", "my runs"])
+    result = invoke("verify", "my runs")
+    assert result.exit_code == 130
+    assert result.stderr == "Error: interrupted; nothing is lost; start it again with `lab3 verify 'my runs'`\n"
+
+
+def test_a_finished_run_is_named_as_finished(toy_files: tuple[Path, Path], invoke: Callable[..., Result]) -> None:
+    arguments = ("sweep", toy_files[0], "--data", toy_files[1])
+    several = ("--criterion", "maximum", "--criterion", "apoz")
+    for given in ((*arguments, "--run-id", "r"), (*arguments, *several, "--run-id", "g")):
+        assert invoke(*given).exit_code == 0
+        again = invoke(*given)
+        assert again.exit_code == 78
+        assert again.stderr == (
+            f"Error: run runs/{given[-1]} is finished already; start it over beside it with "
+            f"`lab3 resume runs/{given[-1]} --new`, or choose another --run-id\n"
+        )
+    resumed = invoke("resume", "runs/r")
+    assert (resumed.exit_code, resumed.stderr) == (0, "run runs/r is finished; nothing is left to do\n")
+
+
+def test_values_of_the_command_line_are_not_blamed_on_the_file(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("seed: x\nsweep: {batch_size: 8}\n")
+    result = invoke("run", "bad.yaml", "--set", "sweep.shedule=3", "sweep.batch_size=-1", "--data", "digits")
+    assert result.exit_code == 78
+    assert result.stderr == (
+        "Error: bad.yaml: 1 problem\n"
+        "  seed: must be a whole number, got 'x'\n"
+        "the command line: 2 problems\n"
+        "  sweep.batch_size: must be at least 1, got -1\n"
+        "  --set sweep.shedule: unknown key, did you mean sweep.schedule?\n"
+    )
+    nested = invoke("validate", "bad.yaml", "--set", "seed=1", "--set", "sweep={batch_size: 0}")
+    assert nested.stderr == (
+        "Error: the command line: 1 problem\n  --set sweep.batch_size: must be at least 1, got 0\n"
+    )
+    assert "Error: a setting must be key=value with a dotted key, got 'seed'; example: train.epochs=3\n" == (
+        invoke("run", "bad.yaml", "seed").stderr
+    )
+
+
+def test_a_group_says_what_it_reads_once_and_tensorflow_does_not_warn(
+    invoke: Callable[..., Result], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keras.utils.set_random_seed(1)
+    layers = [keras.layers.Conv2D(4, 1, activation="relu", name=f"conv{number}") for number in range(7)]
+    network = keras.Sequential([keras.Input((2, 2, 4)), *layers, keras.layers.Flatten(), keras.layers.Dense(2)])
+    save_model(network, tmp_path / "deep.h5")
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "d.npz", x_test=rng.integers(0, 256, (40, 2, 2, 4)).astype(np.uint8), y_test=rng.integers(0, 2, 40)
+    )
+    # TensorFlow's logger does not hand on its records otherwise.
+    monkeypatch.setattr(logging.getLogger("tensorflow"), "propagate", True)
+    result = invoke("sweep", "deep.h5", "--data", "d.npz", "--layer", "all", "--run-id", "g")
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.splitlines()
+    assert lines[:4] == [
+        "group runs/g", "W&B disabled: chosen by WANDB_MODE", f"reading {tmp_path / 'd.npz'}", "run runs/g/g-conv0",
+    ]  # fmt: skip
+    assert sum(line.startswith(("W&B", "reading")) for line in lines) == 2
+    assert [line for line in lines if line.startswith("run ")] == [f"run runs/g/g-conv{number}" for number in range(7)]
+    assert [record.getMessage() for record in caplog.records if "retracing" in record.getMessage()] == []
 
 
 @pytest.mark.shared

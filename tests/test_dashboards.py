@@ -59,7 +59,7 @@ def names_plotted(described: dict[str, Any]) -> dict[str, set[str]]:
         else:
             assert panel["viewType"] == "Weave"
             assert '"channels"' in json.dumps(config)
-            names["history"].add("channels")
+            names["summary"].add("channels")
     return names
 
 
@@ -91,12 +91,31 @@ def test_every_name_that_is_plotted_exists_in_a_real_run(invoke: Callable[..., R
     for part in described.values():
         for where, names in names_plotted({"part": part}).items():
             assert names <= there[where], f"{where} lacks {sorted(names - there[where])}"
-    assert names_plotted(described)["history"] >= {"K", "accuracy", "epoch", "channels", "feature_maps"}
+    assert names_plotted(described)["history"] >= {"K", "accuracy", "epoch", "feature_maps"}
 
 
-def test_without_an_entity_it_says_what_to_give(invoke: Callable[..., Result]) -> None:
-    result = invoke("dashboard", "push", "--dry-run")
-    assert result.exit_code == 78 and "give --entity or set WANDB_ENTITY" in result.stderr
+def test_a_dry_run_needs_no_entity_and_a_push_says_that_it_does(invoke: Callable[..., Result]) -> None:
+    dry = invoke("dashboard", "push", "--dry-run")
+    assert (dry.exit_code, dry.stderr) == (0, "")
+    named = json.loads(invoke("dashboard", "push", "--dry-run", "--entity", "me").stdout)
+    found = without_ids(json.loads(dry.stdout)["workspace"])
+    assert without_ids({**named["workspace"], "entity": ""}) == found
+    result = invoke("dashboard", "push")
+    assert result.exit_code == 78
+    assert result.stderr == (
+        "Error: a dashboard is pushed to an entity, got none: give --entity, or set WANDB_ENTITY\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--dry-run"], ["--entity", "me"]])
+def test_without_its_package_it_says_how_to_install_it(
+    invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
+    result = invoke("dashboard", "push", *arguments)
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert result.stderr.startswith("Error: dashboards need the package wandb-workspaces, which cannot be imported (")
+    assert result.stderr.endswith("; install it with: pip install 'lab3[dashboards]'\n")
 
 
 @pytest.fixture

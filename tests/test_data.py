@@ -204,12 +204,12 @@ def dataset(images: np.ndarray, labels: list[int], names: tuple[str, ...] | None
         (dataset(np.full((3, 4, 4, 3), np.nan), [0, 0, 0]), "got NaN or infinity in 3 images, the first is number 0"),
         (
             dataset(np.zeros((2, 4, 4, 3)), [0, 2]),
-            "labels must be in 0..1 (the model has 2 outputs), got 2 for image 1",
+            "labels must be in 0..1 (the model has 2 classes), got 2 for image 1",
         ),
         (dataset(np.zeros((2, 4, 4, 3)), [0, -1]), "got -1 for image 1 and 1 such labels in all"),
         (
             dataset(np.zeros((1, 4, 4, 3)), [0], ("a", "b", "c")),
-            "the model has 2 outputs but the images have 3 classes",
+            "the model has 2 classes but the images have 3 classes",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,9 +22,8 @@ from lab3.config import Config, load_config
 from lab3.data import load_dataset
 from lab3.errors import ConfigError, DataError, Lab3Error, ModelError, RunStateError
 from lab3.journal import encode_row, open_journal, read_journal, read_lines
-from lab3.model_classes import CLASSES_OF_MODULE
 from lab3.model_files import load_model
-from lab3.model_inspection import ModelLimits, inspect_model_file
+from lab3.model_inspection import inspect_model_file
 from lab3.outputs import row_of_epoch
 from lab3.pipeline import verify_run
 from lab3.readers import points_of_rows, read_capture, read_epochs, read_points
@@ -140,7 +140,9 @@ def read_every_way(path: Path, content: bytes) -> None:
         assert read_journal(path)[-1] == {"k": 9}
 
 
-names = st.sampled_from([*sorted(set().union(*CLASSES_OF_MODULE.values())), "Lambda", "function", "__keras_tensor__"])
+names = st.sampled_from(
+    [*sorted(name for name in dir(keras.layers) if name[0].isupper()), "Functional", "function", "__keras_tensor__"]
+)
 values = st.one_of(json_values, st.sampled_from([10**9, -1, [], {}, "relu", "same", [None, 4, 4, 1], 2**63]))
 keys = st.sampled_from(
     "name units filters kernel_size strides padding activation batch_shape axis layers config class_name module dtype "
@@ -166,7 +168,8 @@ def test_model_configurations(place: Place, text: bytes) -> None:
     with h5py.File(path, "w") as file:
         set_config(file, text)
     try:
-        inspect_model_file(path, ModelLimits())
+        with inspect_model_file(path):
+            pass
     except ModelError:
         pass
 

@@ -1,5 +1,7 @@
 """Architectures, training, and model files."""
 
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,7 +206,6 @@ def test_model_files_that_cannot_be_used_say_why(tmp_path: Path, toy_model: Any)
 
     assert "no such model file; give an .h5 or .keras file" in error_of("none.h5")
     assert "not a whole HDF5 file" in error_of("text.h5", b"hello")
-    assert "a model file must end in .h5 or .keras, got '.pt'" in error_of("x.pt", b"x")
     assert "not a whole .keras file" in error_of("x.keras", b"x")
     save_model(toy_model, tmp_path / "whole.h5")
     whole = (tmp_path / "whole.h5").read_bytes()
@@ -212,11 +213,76 @@ def test_model_files_that_cannot_be_used_say_why(tmp_path: Path, toy_model: Any)
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         file["a"] = [1.0]
     assert "must hold a whole model, got weights or other data" in error_of("weights.h5")
+    assert "load the weights into the model in the program that made it" in error_of("weights.h5")
+    toy_model.save_weights(tmp_path / "toy.weights.h5")
+    assert "must hold a whole model, got weights or other data" in error_of("toy.weights.h5")
     weights = toy_model.get_weights()
     weights[2][0, 0] = np.nan
     toy_model.set_weights(weights)
     save_model(toy_model, tmp_path / "nan.h5")
     assert "weights must be finite, got 1 NaN or infinite values in scores/kernel" in error_of("nan.h5")
+
+
+TORCH = "a PyTorch model; build the network in Keras, copy the weights into it and save it with model.save()"
+ONNX = "an ONNX model; give the Keras model that it was exported from"
+TFLITE = "a TensorFlow Lite model; give the Keras model that it was converted from"
+LOAD_OLD = "load it with tf.keras.models.load_model of TensorFlow 2.15 or before, and save it as model.h5"
+
+
+def torch_file() -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.h5", b"", "must be a Keras model, got an empty file; copy or download the file again"),
+        ("m.h5", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer to it; run `git lfs pull`"),
+        ("m.keras", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer to it; run `git lfs pull`"),
+        ("m.h5", b"\n<!DOCTYPE html><html>", "got a web page; download the file that the page is about"),
+        ("m.h5", torch_file(), f"must be a Keras model, got {TORCH}"),
+        ("m.keras", torch_file(), f"must be a Keras model, got {TORCH}"),
+        ("m.h5", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", f"must be a Keras model, got {TORCH}"),
+        ("m.pth", torch_file(), f"a model file must end in .h5 or .keras, got '.pth', {TORCH}"),
+        ("m.pt", b"x", f"a model file must end in .h5 or .keras, got '.pt', {TORCH}"),
+        ("m.onnx", b"\x08\x07\x12\x07pytorch", f"a model file must end in .h5 or .keras, got '.onnx', {ONNX}"),
+        ("m.h5", b"\x08\x07\x12\x07tf2onnx", f"must be a Keras model, got {ONNX}"),
+        ("m.tflite", b"\x20\0\0\0TFL3", f"a model file must end in .h5 or .keras, got '.tflite', {TFLITE}"),
+        ("m.h5", b"\x20\0\0\0TFL3", f"must be a Keras model, got {TFLITE}"),
+        ("m.pb", b"\x08\x01", f"a model file must end in .h5 or .keras, got '.pb', a TensorFlow graph; {LOAD_OLD}"),
+        ("m.zip", b"x", "a model file must end in .h5 or .keras, got '.zip'"),
+        ("m", b"x", "a model file must end in .h5 or .keras, got 'no ending'"),
+    ],
+)  # fmt: skip
+def test_other_files_are_named_with_what_to_do(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ") and message in str(caught.value)
+
+
+def test_folders_are_named_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"must be an .h5 or .keras file, got a folder; give the file itself"):
+        load_model(tmp_path)
+    (tmp_path / "saved_model.pb").write_bytes(b"x")
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path)
+    assert f"must be an .h5 or .keras file, got a SavedModel folder; {LOAD_OLD}" in str(caught.value)
+
+
+def test_the_reason_is_told_behind_any_configuration(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 1, name="c" * 400)])
+    model.save(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "r+") as file:
+        text = file.attrs["model_config"]
+        text = text if isinstance(text, str) else text.decode()
+        file.attrs["model_config"] = text.replace('"filters": 2', '"filters": -2, "strange": 5')
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path / "m.h5")
+    assert "Unrecognized keyword arguments passed to Conv2D: {'strange': 5}" in str(caught.value)
 
 
 def test_models_with_code_in_them_are_refused(tmp_path: Path) -> None:
@@ -255,7 +321,7 @@ def test_layers_may_have_any_name(tmp_path: Path, name: str, invoke: Callable[..
     )
     model.save(tmp_path / "m.keras")
     shown = invoke("inspect", tmp_path / "m.keras")
-    assert (shown.exit_code, "\x1b" in shown.stdout) == (0, False)
+    assert (shown.exit_code, "\x1b" in shown.stdout) == (0, False), shown.output
     assert name.replace("\x1b", r"\x1b") in shown.stdout
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "d.npz", x_test=rng.normal(size=(6, 4, 4, 1)).astype(np.float32), y_test=np.arange(6) % 2)

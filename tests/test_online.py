@@ -1,11 +1,13 @@
 """The real client and the real command line against a stand-in server: nothing is lost, doubled or out of order."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from lab3.journal import read_journal
 from lab3.model_files import save_model
 from lab3.readers import read_epochs
 from lab3.rundir import RunDir
+from lab3.tracking.offline import read_times
 from tests.wandb_server import KEY, Fault, WandbServer
 
 C = 24
@@ -115,16 +118,16 @@ class Client:
         for name, name_there in (("k", "K"), ("correct", "correct"), ("n_changed", "n_changed"), ("loss", "loss")):
             assert [row[name_there] for row in swept] == [row[name] for row in recorded], name
         drawn = RunDir(self.run).read_config().sweep.feature_maps_k
-        maps = {"channels", "feature_map_0", "feature_maps", *(f"feature_maps_k{k}" for k in drawn)}
-        ends = {"channels", "accuracy_curve", "accuracy_chart_table", *(f"confusion_k{k}" for k in [0, *drawn])}
+        maps = {"feature_map_0", "feature_maps", *(f"feature_maps_k{k}" for k in drawn)}
+        ends = {"accuracy_curve", *(f"confusion_k{k}" for k in [0, *drawn])}
         for row, names in ((captured, maps | ({"learning_curves"} if epochs else set())), (end, ends)):
             media = {name: value for name, value in row.items() if isinstance(value, dict)}
             assert set(media) == names and "K" not in row
-            assert {value["_type"] for value in media.values()} == {"image-file", "table-file"}
+            assert {value["_type"] for value in media.values()} == {"image-file"}
             assert all(value["path"] in found.files for value in media.values())
-        assert captured["channels"]["nrows"] == end["channels"]["nrows"] == n_channels
-        assert end["channels"]["ncols"] == captured["channels"]["ncols"] + 1
-        assert end["accuracy_chart_table"]["nrows"] == n_channels
+        table = found.summary["channels"]
+        assert (table["_type"], table["nrows"]) == ("table-file", n_channels) and table["path"] in found.files
+        assert "accuracy_at_k" in json.loads(found.files[table["path"]])["columns"]
         artifacts = [self.server.artifacts[each] for _, each in found.artifacts]
         assert {each.state for each in artifacts} == {"COMMITTED"}
         assert {each.type for each in artifacts} == {"dataset", "model", "results", "run_table"}
@@ -176,11 +179,66 @@ def test_an_offline_run_moved_elsewhere_is_published_once(client: Client, server
     client.check_whole()
 
 
+def test_publishing_keeps_the_original_offline_run_with_its_system_metrics(client: Client, server: WandbServer) -> None:
+    client.sweep(mode="offline")
+    (original,) = (client.run / "wandb").glob("offline-run-*-r")
+    record = original / "run-r.wandb"
+    content = record.read_bytes()
+    for _ in range(2):
+        said = client.do("publish", "runs/r", expect=75, WANDB_API_KEY="")
+        assert said.endswith(f"; the run's own offline run is complete: runs/r/wandb/{original.name}\n")
+        assert record.read_bytes() == content
+    assert client.do("publish", "runs/r") == f"r: sent {C + 2} of {C + 2} rows\n"
+    assert record.read_bytes() == content
+    client.check_whole()
+    assert any("system.memory_percent" in row for row in server.runs["r"].events), "system metrics"
+    # Somebody has sent it: it is still the original.
+    assert "own offline run is complete" in client.do("publish", "runs/r", expect=75, WANDB_API_KEY="")
+    assert record.read_bytes() == content
+
+
+@pytest.mark.parametrize("damage", ["torn", "killed", "two"])
+def test_an_offline_run_that_is_not_whole_is_rebuilt_with_its_times(client: Client, damage: str) -> None:
+    if damage == "killed":
+        assert client.stop_in_sweep(signal.SIGKILL, *client.sweep_arguments(), mode="offline") == -signal.SIGKILL
+    else:
+        client.sweep(mode="offline")
+    (original,) = (client.run / "wandb").glob("offline-run-*-r")
+    if damage == "torn":
+        os.truncate(original / "run-r.wandb", (original / "run-r.wandb").stat().st_size - 3000)
+    if damage == "two":
+        shutil.copytree(original, original.with_name(original.name.replace("offline-run-2", "offline-run-3")))
+    before = read_times([original])
+    # As if that was an hour ago.
+    manifest = RunDir(client.run).read_manifest()
+    created_s = datetime.fromisoformat(manifest["created_at"]).timestamp() - 3600
+    RunDir(client.run).write_manifest({**manifest, "created_at": datetime.fromtimestamp(created_s, UTC).isoformat()})
+    # A client that is killed early has written nothing yet.
+    started_s = pytest.approx(created_s if before.started_s is None else before.started_s, abs=3)
+    assert (before.started_s is None) == (damage == "killed")
+    had = {"torn": "a torn offline run", "killed": "a torn offline run", "two": "2 offline runs"}[damage]
+    said = client.do("publish", "runs/r", expect=75, WANDB_API_KEY="")
+    assert f"; the folder had {had}, and has a rebuilt one: " in said
+    (rebuilt,) = (client.run / "wandb").glob("offline-run-*-r")
+    assert said.endswith(f"{rebuilt.relative_to(client.folder)}\n")
+    after = read_times([rebuilt])
+    assert after.started_s == started_s
+    assert {number: after.rows_s[number] for number in before.rows_s} == before.rows_s
+    n_points = len(read_journal(client.run / "journal.jsonl"))
+    assert len(after.rows_s) == n_points + (1 if damage == "killed" else 2)
+    if damage == "killed":
+        client.do("resume", "runs/r", mode="offline")
+        (resumed,) = (client.run / "wandb").glob("offline-run-*-r")
+        after = read_times([resumed])
+        assert (len(after.rows_s), after.started_s) == (C + 2, started_s)
+    assert "own offline run is complete" in client.do("publish", "runs/r", expect=75, WANDB_API_KEY="")
+
+
 @pytest.mark.online
 def test_files_that_were_not_sent_before_a_kill_are_sent_by_publish(client: Client, server: WandbServer) -> None:
     client.sweep()
     run = server.runs["r"]
-    lost = [run.history[0][name]["path"] for name in ("channels", "feature_maps")]
+    lost = [run.summary["channels"]["path"], run.history[0]["feature_maps"]["path"]]
     contents = [run.files.pop(path) for path in lost]
     checked = client.do("publish", "--check", "runs/r", expect=75)
     assert checked == f"r: 2 files of pictures or tables are missing, as {sorted(lost)[0]}\n"

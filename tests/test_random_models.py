@@ -70,12 +70,14 @@ def check(
     assert check_split(*arguments, batch_size=40).n_images == N_IMAGES
     predictions_kn = np.zeros((N_CHANNELS, N_IMAGES), np.uint16)
     points = list(sweep_points(split, captured.features, labels_n, steps, batch_size=40, predictions_kn=predictions_kn))
-    rounding = 1e-5 if drawn.description.startswith("float32") else 1e-2
+    rounding = {"float32": 1e-5, "mixed_float16": 1e-2, "mixed_bfloat16": 5e-2}[drawn.description.partition(":")[0]]
+    # JAX joins steps of a compiled function, which rounds less often than the model run step by step.
+    is_stepwise = keras.backend.backend() != "jax" or rounding == 1e-5
     for point, predicted_n, scores_nl in zip(points, predictions_kn, scores, strict=True):
         expected_n = scores_nl.argmax(axis=1)
         differs_n = (predicted_n != expected_n) & (margins_of(scores_nl) > rounding)
         assert not differs_n.any(), f"{drawn.description}, {settings['effect']}, K={point.k}: {differs_n.sum()} images"
         n_by_rounding = int((predicted_n != expected_n).sum())
         assert abs(point.correct - int((expected_n == labels_n).sum())) <= n_by_rounding
-        if point.k == 0:
+        if point.k == 0 and is_stepwise:
             assert n_by_rounding == 0, f"{drawn.description}: K = 0 is not the model's"

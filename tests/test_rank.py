@@ -1,11 +1,12 @@
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lab3.rank import PruneStep, channel_stats, plan_pruning, rank_channels
+from lab3.rank import PruneStep, channel_stats, describe_surplus, plan_pruning, rank_channels
 
 importances = arrays(np.float64, st.integers(2, 12), elements=st.integers(0, 5).map(float))
 
@@ -62,3 +63,29 @@ def test_channel_stats_say_when_each_channel_goes() -> None:
         (2, 2.0, 1, 2),
         (0, 3.0, 2, None),
     ]
+
+
+@given(
+    importances, arrays(np.float64, 12, elements=st.integers(-3, 6).map(float)), st.sampled_from(["once", "iterative"]),
+    st.sets(st.integers(0, 11)),
+)  # fmt: skip
+def test_a_step_of_the_schedule_changes_what_is_pruned_only_where_it_is_said(
+    importance_c: np.ndarray, pruned_c: np.ndarray, ranking: Any, some: set[int]
+) -> None:
+    n = len(importance_c)
+    every = plan_pruning(importance_c, pruned_c[:n], range(n), ranking)
+    reason = describe_surplus(importance_c, pruned_c[:n], every, ranking)
+    if reason is None:
+        schedule = sorted(k for k in some if k < n)
+        steps = plan_pruning(importance_c, pruned_c[:n], schedule, ranking)
+        assert steps == tuple(every[k] for k in schedule)
+        assert all(len(step.pruned_channels) == step.k for step in every)
+
+
+def test_more_channels_than_k_are_explained() -> None:
+    importance_c, kept_bias_c = np.array([1.0, 2.0, 3.0]), np.array([5.0, 0.0, 0.0])
+    steps = plan_pruning(importance_c, kept_bias_c, [0, 1, 2], "iterative")
+    assert describe_surplus(importance_c, kept_bias_c, steps, "iterative") == (
+        "at K=2 3 channels are pruned: pruning raises the importance of 1 of 3 channels, so others are among the "
+        "lowest K as well, and what is pruned at a K depends on the K before; prune.ranking: once prunes exactly K"
+    )

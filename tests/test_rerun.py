@@ -59,7 +59,7 @@ def test_a_repeated_run_is_identical(toy: Path, invoke: Callable[..., Result], t
     second = invoke("rerun", toy, "--out", "runs")
     assert second.stdout.splitlines()[-1] == "runs/toy-rerun2"
     taken = invoke("rerun", toy, "--run-id", "toy-rerun")
-    assert taken.exit_code == 78 and "run runs/toy-rerun exists already" in taken.stderr
+    assert taken.exit_code == 78 and "run runs/toy-rerun is finished already" in taken.stderr
 
 
 def test_a_trained_network_is_taken_from_the_folder_or_trained_again(
@@ -162,6 +162,7 @@ def test_runs_that_only_trained_are_compared_by_epochs(tmp_path: Path) -> None:
         data = {"test": {"source": "digits", "sha256": "", "n_images": 1}, "train": None}
         manifest = {
             "kind": "train",
+            "created_at": "2026-01-01T00:00:00+00:00",
             "model": {"path": None, "sha256": None},
             "data": data,
             "versions": {},

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import signal
 import sys
 from typing import Any
@@ -15,7 +16,7 @@ from lab3.cli.publish import publish_command
 from lab3.cli.rerun import rerun_command
 from lab3.cli.runs import resume_command, run_command, sweep_command, train_command
 from lab3.cli.verify import verify_command
-from lab3.errors import Lab3Error
+from lab3.errors import Lab3Error, StoppedError
 from lab3.foreign import printable
 
 # The disk is as it should be, a name or what stands there is not.
@@ -28,6 +29,10 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except StoppedError as stopped:
+            again = f"go on with `lab3 resume {shlex.quote(str(stopped.resumable))}`" if stopped.resumable else _again()
+            click.echo(printable(f"Error: {stopped}; {again}"), err=True)
+            ctx.exit(stopped.exit_code)
         except Lab3Error as error:
             # Problems of an experiment stand on lines of their own.
             click.echo("\n".join(map(printable, f"Error: {error}".split("\n"))), err=True)
@@ -44,8 +49,17 @@ class _Group(click.Group):
             )
             ctx.exit(78 if error.errno in _WRONG_NAMES else 74)
         except KeyboardInterrupt:
-            click.echo("\nInterrupted: what was computed is kept, `lab3 resume RUN` goes on from there.", err=True)
+            click.echo(printable(f"Error: interrupted; nothing is lost; {_again()}"), err=True)
             ctx.exit(130)
+
+
+def _again() -> str:
+    return f"start it again with `{shlex.join(['lab3', *sys.argv[1:]])}`"
+
+
+def _end_at_once(number: int, frame: object) -> None:
+    click.echo(printable(f"Error: stopped by SIGTERM; nothing is lost; {_again()}"), err=True)
+    sys.exit(75)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -78,7 +92,7 @@ for command in (
 def run_program(name: str | None = None) -> None:
     """`main` as a process of its own, which ends when it is done, also where W&B's client would wait for a server."""
     # Until a command takes signals over, and in those that lose nothing by it: stop, try again later.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(75))
+    signal.signal(signal.SIGTERM, _end_at_once)
     try:
         main(prog_name=name)
     except SystemExit as leaving:

@@ -14,7 +14,11 @@ from lab3.cli.options import data_options, layer_option, overrides_from, parse_l
 @layer_option
 @click.option("--output", metavar="NAME|INDEX", help="Output with class scores, for a model with several.")
 @click.option(
-    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="A setting of the model, e.g. model.max_nesting=200."
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="A setting of the model, e.g. model.allow_classes=[Mine].",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of layers.")
 def inspect_command(

@@ -13,6 +13,11 @@ CRITERIA = (
     "batchnorm_scale", "taylor", "oracle", "random",
 )  # fmt: skip
 
+_OPTIONS = {
+    "model__path": "--model", "model__output": "--output", "data__test": "--data", "data__train": "--train-data",
+    "prune__layer": "--layer", "prune__criterion": "--criterion",
+}  # fmt: skip
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -22,7 +27,7 @@ def placing_options(command: Command) -> Command:
         "--run-id",
         metavar="ID",
         envvar="WANDB_RUN_ID",
-        help="Name of the run's folder and W&B id; by default WANDB_RUN_ID, then the experiment's name and the time.",
+        help="Name of the run's folder and W&B id; by default WANDB_RUN_ID, else the experiment's name and the time.",
     )(command)
     return click.option(
         "--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder that holds runs."
@@ -59,7 +64,7 @@ def working_options(command: Command) -> Command:
     return click.option(
         "--mode",
         type=click.Choice(["online", "offline", "disabled"]),
-        help="W&B mode. Without it: WANDB_MODE, wandb_config.yaml, then online if a key is configured, else offline.",
+        help="W&B mode; by default WANDB_MODE, else wandb_config.yaml, else online with a key and offline without.",
     )(computing_options(command))
 
 
@@ -69,7 +74,7 @@ def attempts_option(command: Command) -> Command:
         "--max-attempts",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Refuse, with exit code 78, to go on with a run that was started N times: a job that is always preempted.",
+        help="Refuse, with exit code 78, to go on with a run started N times, as a job that is always preempted.",
     )(command)
 
 
@@ -89,7 +94,7 @@ def data_options(command: Command) -> Command:
         "--data",
         metavar="DATA",
         help="Test images: digits, cifar10, or the path of an .npz, the CIFAR-10 python archive or its folder, "
-        "or images <class>/<name>.jpg|png in a folder or .zip.",
+        "or image files <class>/<name>.jpg|png in a folder or .zip.",
     )(command)
 
 
@@ -127,24 +132,26 @@ def layer_option(command: Command) -> Command:
 
 
 def parse_layer(layer: str) -> str | int:
-    """An index where the text is a whole number, else a name."""
+    """An index where the text is an integer, else a name."""
     try:
         return int(layer)
     except ValueError:
         return layer
 
 
-def overrides_from(overrides: tuple[str, ...], **settings: str | int | None) -> list[str]:
-    """`--set` lines for options that name a setting (`data__test` for `data.test`), then the user's own.
+def overrides_from(
+    overrides: tuple[str, ...], assignments: tuple[str, ...] = (), **settings: str | int | None
+) -> list[tuple[str, str]]:
+    """Options that name a setting (`data__test` for `data.test`) with what they set, then `--set` and KEY=VALUE.
 
     Values are quoted, so that a path or a name is never read as another YAML type.
     """
-    lines = []
+    pairs = []
     for name, value in settings.items():
         if value is not None:
             text = value if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
-            lines.append(f"{name.replace('__', '.')}={text}")
-    return [*lines, *overrides]
+            pairs.append((_OPTIONS[name], f"{name.replace('__', '.')}={text}"))
+    return [*pairs, *(("--set", each) for each in overrides), *(("", each) for each in assignments)]
 
 
 def tracking_file() -> Path:

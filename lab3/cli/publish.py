@@ -14,8 +14,9 @@ def publish_command(runs: tuple[Path, ...], check: bool) -> None:
     """Bring Weights & Biases up to date with run folders, whatever it has of them.
 
     What the server lacks is sent, then what it shows is compared with the folder: rows, artifacts, summary and state.
-    A second time changes nothing. RUN can be a folder of several runs. Without a server a whole offline run is left in
-    the folder. Ends with 75 where W&B is not up to date afterwards.
+    A second time changes nothing. RUN can be a folder of several runs. Without a server or a key, the folder is left
+    with one complete offline run: the run's own, or a rebuilt one where that is torn or lacks something. Ends with 75
+    where W&B is not up to date afterwards.
 
     \b
     Examples:
@@ -41,4 +42,4 @@ def publish_command(runs: tuple[Path, ...], check: bool) -> None:
         click.echo(f"{published.run_id}: {published.message}")
         is_behind |= bool(published.differences)
     if is_behind:
-        raise ServerError("W&B is not up to date with every run; see above, and publish again")
+        raise ServerError("W&B is not up to date with every run; see above, then publish again")

@@ -18,6 +18,8 @@ from lab3.cli.options import (
     working_options,
 )
 
+Settings = list[tuple[str, str]]
+
 
 @click.command("run")
 @click.argument("experiment", type=click.Path(path_type=Path))
@@ -47,7 +49,7 @@ def run_command(
       lab3 run experiments/digits.yaml seed=1 prune.criterion=apoz
       lab3 run experiments/vgg16_cifar10.yaml --model my.h5 --data cifar10-test.zip
     """
-    settings = overrides_from((*overrides, *assignments), model__path=model, data__test=data, data__train=train_data)
+    settings = overrides_from(overrides, assignments, model__path=model, data__test=data, data__train=train_data)
     _start_sweep(experiment, settings, **options)
 
 
@@ -100,11 +102,13 @@ def train_command(
 @click.argument("run", type=click.Path(path_type=Path))
 @working_options
 @attempts_option
-@click.option("--new", is_flag=True, help="Start the run over beside it, with its settings and these versions.")
+@click.option(
+    "--new", is_flag=True, help="Start over as a new run beside it, with its settings and the versions installed here."
+)
 def resume_command(run: Path, device: Any, mode: str | None, max_attempts: int | None, new: bool) -> None:
-    """Finish a run that was stopped, from the last point in its journal, or the last epoch; or a group of runs.
+    """Finish a run, or a group of runs, that was stopped: from the last point in its journal, or the last epoch.
 
-    Model, data, settings and versions must be those it was begun with.
+    Model, data, settings and versions must be those it was started with. A finished run is left as it is.
 
     \b
     Example:
@@ -129,7 +133,7 @@ def resume_command(run: Path, device: Any, mode: str | None, max_attempts: int |
 
 def _start_sweep(
     experiment: Path | None,
-    settings: list[str],
+    settings: Settings,
     *,
     layers: tuple[str, ...],
     criteria: tuple[str, ...],
@@ -137,10 +141,13 @@ def _start_sweep(
     **options: Any,
 ) -> None:
     """One run, or with several layers or criteria a group of runs."""
-    settings = [*settings, *["sweep.shortcut=inferred"] * infer]
+    settings = [*settings, *[("--infer", "sweep.shortcut=inferred")] * infer]
     parsed = [parse_layer(layer) for layer in layers]
     if len(parsed) <= 1 and len(criteria) <= 1 and parsed != ["all"]:
-        chosen = {"prune__layer": parsed[0] if parsed else None, "prune__criterion": criteria[0] if criteria else None}
+        chosen: dict[str, Any] = {
+            "prune__layer": parsed[0] if parsed else None,
+            "prune__criterion": criteria[0] if criteria else None,
+        }
         _start(experiment, [*settings, *overrides_from((), **chosen)], kind="sweep", **options)
         return
     from lab3.config import load_config
@@ -159,7 +166,7 @@ def _start_sweep(
     show_group(group)
 
 
-def _start(experiment: Path | None, settings: list[str], *, kind: Any, **options: Any) -> None:
+def _start(experiment: Path | None, settings: Settings, *, kind: Any, **options: Any) -> None:
     from lab3.config import load_config
 
     # Before anything slow is imported: a mistake in the file shows at once.

@@ -45,8 +45,8 @@ class _BrokenOff(BaseException):
 class TerminalProgress:
     """Bars with rate and time left on a terminal; ten lines a bar in a log file.
 
-    As a context it also makes SIGINT and SIGTERM wait for the work in hand: the next call of a bar raises
-    `StoppedError`. A second signal ends at once.
+    As a context it also makes SIGINT and SIGTERM wait for the current block: the next call of a bar raises
+    `StoppedError`. A second signal stops at once.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class TerminalProgress:
         self._received = number
         if self._is_stoppable:
             raise _BrokenOff
-        self.say("stopping after the work in hand")
+        self.say("stopping after the current block; a second signal stops at once")
 
     def is_asked_to_stop(self) -> bool:
         """True if a signal has come."""
@@ -81,9 +81,7 @@ class TerminalProgress:
         if self._received is not None:
             name = signal.Signals(self._received).name
             code = 130 if self._received == signal.SIGINT else 75
-            raise StoppedError(
-                f"stopped by {name}; what was computed is kept, `lab3 resume RUN` goes on from there", code
-            )
+            raise StoppedError(f"stopped by {name}", code)
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
@@ -164,8 +162,8 @@ def show_run(run: RunDir) -> None:
 
 
 def show_group(group: Group) -> None:
-    """Accuracy of each run at some shares of channels gone, and the group's folder as the last line, on stdout."""
-    table = _new_table("run", "channels", *(f"{share:.0%} gone" for share in _SHOWN_SHARES))
+    """Accuracy of each run at some shares of pruned channels, and the group's folder as the last line, on stdout."""
+    table = _new_table("run", "channels", *(f"{share:.0%} pruned" for share in _SHOWN_SHARES))
     for label, run in group.runs.items():
         points = read_points(run)
         label += " (inferred)" * points[0].is_inferred
@@ -193,7 +191,7 @@ def show_layers(layers: Sequence[LayerInfo]) -> None:
 def _show_points(points: Sequence[SweepPoint]) -> None:
     infers = points[0].is_inferred
     table = _new_table(
-        "K", "gone", "correct", "accuracy", "change", *(["est. loss", "inferred"] if infers else ["loss"])
+        "K", "pruned", "correct", "accuracy", "change", *(["est. loss", "inferred"] if infers else ["loss"])
     )
     for point in _spread(points):
         change = "" if point is points[0] else f"{point.accuracy - points[0].accuracy:+.4f}"

@@ -16,8 +16,13 @@ _MOST_SHOWN = 50
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-def check_values(section: type[SectionT], values: Mapping[str, Any], source: str) -> SectionT:
-    """`values` as a `section`. Raises `ConfigError` with all problems of `source`."""
+def check_values(
+    section: type[SectionT], values: Mapping[str, Any], source: str, options: Mapping[str, str] | None = None
+) -> SectionT:
+    """`values` as a `section`. Raises `ConfigError` with all problems, those of `source` first.
+
+    `options`: the command line's option ("" for KEY=VALUE) that gave a value, by dotted key; all else is of `source`.
+    """
     try:
         return section.model_validate(values)
     except ValidationError as error:
@@ -29,16 +34,24 @@ def check_values(section: type[SectionT], values: Mapping[str, Any], source: str
             problems[loc] = f"{problems[loc]} or {problem.removeprefix('must be ')}" if loc in problems else problem
         # Of a list that fails as a whole because of one item, the item's line is enough.
         wholes = {loc[:depth] for loc in problems for depth in range(1, len(loc))}
-        lines = [
-            f"  {_printable(_key(loc))}: {rule}"
-            + ("" if rule.startswith("unknown key") else f", got {_shown(_lookup(values, loc))}")
-            for loc, rule in problems.items()
-            if loc not in wholes
-        ]
-        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        if len(items) > _MOST_SHOWN:
-            count = f"more than {count}, the first are"
-        raise ConfigError("\n".join([f"{source}: {count}", *lines])) from error
+        lines: dict[str, list[str]] = {source: [], "the command line": []}
+        for loc, rule in problems.items():
+            if loc not in wholes:
+                option = _option_of(loc, options or {})
+                got = "" if rule.startswith("unknown key") else f", got {_shown(_lookup(values, loc))}"
+                line = f"{option or ''} {_printable(_key(loc))}: {rule}{got}"
+                lines[source if option is None else "the command line"].append(f"  {line.strip()}")
+        is_cut, shown = len(items) > _MOST_SHOWN, []
+        for origin, found in lines.items():
+            count = f"{'more than ' * is_cut}{len(found)} problem{'s' * (len(found) != 1)}{', the first are' * is_cut}"
+            shown += [f"{origin}: {count}", *found] if found else []
+        raise ConfigError("\n".join(shown)) from error
+
+
+def _option_of(loc: Sequence[int | str], options: Mapping[str, str]) -> str | None:
+    """The option that gave the value at `loc`, or what the value is in; None if none did."""
+    keys = (_key(loc[:depth]) for depth in range(len(loc), 0, -1))
+    return next((options[key] for key in keys if key in options), None)
 
 
 _RULES = {

@@ -29,7 +29,6 @@ class DataSection(Section):
     train: str | None = None  # the same forms; null: the training split of `test`
     test_sha256: Sha256 | None = None  # of the file with the test images, or of the arrays where it is not one file
     train_sha256: Sha256 | None = None
-    max_bytes: Positive = 16 * 2**30  # of images once decompressed; a guard against files made to fill the memory
     color: Literal["rgb", "grayscale"] = "rgb"  # how image files are decoded
     scale: Annotated[float, Field(gt=0)] = 255.0
     mean: PerChannel = 0.0
@@ -49,10 +48,6 @@ class ModelSection(Section):
     path: str | None = None  # .h5 of Keras 2 or 3, or .keras, or wandb://entity/project/name:alias
     sha256: Sha256 | None = None  # what the file at `path` must have; any other is refused
     allow_classes: list[str] = []  # names of registered classes that the file may use besides Keras's own
-    max_config_bytes: Positive = 8 * 2**20  # limits on the file, guards against files made to fill the memory:
-    max_nesting: Annotated[int, Field(ge=1, le=300)] = 100  # levels of the configuration, and of groups in HDF5
-    max_parameters: Positive = 10**9
-    max_bytes: Positive = 4 * 2**30  # of everything in the file, decompressed
     output: str | int | None = None  # name or index of the output with class scores, where there are several
     architecture: Literal["vgg16", "simplecnn", "digits_cnn"] | None = None  # trained where `path` is null
 

@@ -56,15 +56,14 @@ def read_cifar_folder(path: Path, split: Literal["train", "test"]) -> tuple[np.n
     return _join([_decode((folder / name).read_bytes(), name) for name in _BATCHES[split]])
 
 
-def read_cifar_archive(path: Path, split: Literal["train", "test"], max_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+def read_cifar_archive(path: Path, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
     """uint8 images `(N, 32, 32, 3)` and int64 labels `(N,)` of one split, without unpacking to disk.
 
-    Raises `DataError` if the archive is damaged, holds more than `max_bytes`, links, devices or names that lead out of
-    it, or lacks a batch.
+    Raises `DataError` if the archive is damaged, holds links, devices or names that lead out of it, or lacks a batch.
     """
     batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     try:
-        for name, content in read_members(path, _BATCHES[split], _MOST_BATCH_BYTES, max_bytes):
+        for name, content in read_members(path, _BATCHES[split], _MOST_BATCH_BYTES):
             if name in batches:
                 raise DataError(f"{path}: must hold each batch once, got {name} twice; fetch the archive again")
             batches[name] = _decode(content, name)

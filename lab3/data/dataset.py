@@ -27,13 +27,16 @@ class Dataset:
 
 
 def check_dataset(dataset: Dataset, input_shape: tuple[int | None, ...], n_labels: int) -> None:
-    """Raise `DataError` unless `dataset` fits a model with input `(H, W, C)` = `input_shape` and `n_labels` outputs."""
+    """Raise `DataError` unless `dataset` fits a model of `input_shape`, `(H, W, C)`, and `n_labels` classes.
+
+    A model of inputs `(H, W)` takes images of one color channel.
+    """
     images_nhwc, labels_n, source = dataset.images_nhwc, dataset.labels_n, dataset.source
     if len(images_nhwc) == 0:
         raise DataError(f"{source}: there must be at least one image, got none")
     if len(images_nhwc) != len(labels_n):
         raise DataError(f"{source}: there must be one label an image, got {len(images_nhwc)} and {len(labels_n)}")
-    _check_shape(images_nhwc.shape[1:], input_shape, source)
+    _check_shape(images_nhwc.shape[1:], input_shape if len(input_shape) == 3 else (*input_shape, 1), source)
     with np.errstate(invalid="ignore"):
         total = np.sum(images_nhwc, dtype=np.float64)
     if not np.isfinite(total):
@@ -44,13 +47,13 @@ def check_dataset(dataset: Dataset, input_shape: tuple[int | None, ...], n_label
         )
     if dataset.class_names is not None and len(dataset.class_names) != n_labels:
         raise DataError(
-            f"{source}: the model has {n_labels} outputs but the images have {len(dataset.class_names)} classes "
+            f"{source}: the model has {n_labels} classes but the images have {len(dataset.class_names)} classes "
             f"({_first_few(dataset.class_names)}); use the data the model was trained for"
         )
     outside = np.flatnonzero((labels_n < 0) | (labels_n >= n_labels))
     if len(outside):
         raise DataError(
-            f"{source}: labels must be in 0..{n_labels - 1} (the model has {n_labels} outputs), "
+            f"{source}: labels must be in 0..{n_labels - 1} (the model has {n_labels} classes), "
             f"got {labels_n[outside[0]]} for image {outside[0]} and {len(outside)} such labels in all"
         )
 

@@ -31,24 +31,19 @@ _MODES = {"rgb": "RGB", "grayscale": "L"}
 
 
 def read_image_files(
-    path: Path, split: Literal["train", "test"], color: Literal["rgb", "grayscale"], max_bytes: int
+    path: Path, split: Literal["train", "test"], color: Literal["rgb", "grayscale"]
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """uint8 images `(N, H, W, C)`, int64 labels `(N,)` and class names in alphabetical order, files in order of name.
 
-    Raises `DataError` if there are no such files, one cannot be decoded or is a link to another place, two differ in
-    size, or the images have more than `max_bytes` in all.
+    Raises `DataError` if there are no such files, one cannot be decoded or is a link to another place, or two differ in
+    size.
     """
-    with _open(path, max_bytes) as (names, size_of, read), warnings.catch_warnings():
+    with _open(path) as (names, size_of, read), warnings.catch_warnings():
         # Pillow only warns of what is refused here.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         files = _split_files(names, split, path)
         class_names = tuple(sorted({name.split("/")[-2] for name in files}))
         first = _decode(read(files[0]), files[0], color)
-        if len(files) * first.nbytes > max_bytes:
-            raise DataError(
-                f"{path}: the images must have at most {max_bytes:,} bytes, got {len(files):,} of {first.nbytes:,}; "
-                "if you trust them, raise data.max_bytes"
-            )
         _check_expansion(len(files) * first.nbytes, files, size_of, path)
         images_nhwc = allocate((len(files), *first.shape), first.dtype, _MEMORY_MB)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -63,7 +58,7 @@ def read_image_files(
 
 
 @contextmanager
-def _open(path: Path, max_bytes: int) -> Iterator[tuple[list[str], Callable[[str], int], Callable[[str], bytes]]]:
+def _open(path: Path) -> Iterator[tuple[list[str], Callable[[str], int], Callable[[str], bytes]]]:
     """Names of the files, and how to get the size that one is stored in, and its content."""
     if path.is_dir():
         yield (
@@ -74,7 +69,7 @@ def _open(path: Path, max_bytes: int) -> Iterator[tuple[list[str], Callable[[str
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            if problem := problem_of_zip(archive.infolist(), path.stat().st_size, max_bytes, "data.max_bytes"):
+            if problem := problem_of_zip(archive.infolist(), path.stat().st_size):
                 raise DataError(f"{path}: {problem}")
             yield (
                 [name for name in archive.namelist() if not name.endswith("/")],

@@ -29,7 +29,6 @@ def load_dataset(
     split: Split,
     color: Literal["rgb", "grayscale"] = "rgb",
     *,
-    max_bytes: int = 16 * 2**30,
     sha256: str | None = None,
 ) -> Dataset:
     """The images of one split.
@@ -37,8 +36,8 @@ def load_dataset(
     `source`: `digits` (bundled with scikit-learn, no network), `cifar10` (through `keras.datasets`), or a path: `.npz`
     with `x_train, y_train, x_test, y_test`; the CIFAR-10 python archive or its folder; image files
     `<class>/<name>.jpg|png` in a folder or `.zip`, classes in alphabetical order of name, optionally below `train/` and
-    `test/`. A path without such splits serves as either. `color` is for image files. `max_bytes`: of what a file holds,
-    decompressed. `sha256`: what the file must have, or the arrays where there is no single file.
+    `test/`. A path without such splits serves as either. `color` is for image files. `sha256`: what the file
+    must have, or the arrays where there is no single file.
 
     >>> load_dataset("digits", "test").images_nhwc.shape
     (445, 8, 8, 1)
@@ -51,7 +50,7 @@ def load_dataset(
         dataset = _dataset(_load_keras_cifar10(split), f"cifar10 ({split} split)")
     else:
         try:
-            return _load_path(source, split, color, max_bytes, sha256)
+            return _load_path(source, split, color, sha256)
         except OSError as error:
             raise DataError(f"{source} cannot be read: {error}") from error
     _check_sha256(source, split, sha256, dataset.sha256)
@@ -66,9 +65,7 @@ def _check_sha256(source: str, split: Split, expected: str | None, found: str) -
         )
 
 
-def _load_path(
-    source: str, split: Split, color: Literal["rgb", "grayscale"], max_bytes: int, sha256: str | None
-) -> Dataset:
+def _load_path(source: str, split: Split, color: Literal["rgb", "grayscale"], sha256: str | None) -> Dataset:
     path = Path(source)
     if not path.exists():
         raise DataError(f"{source}: no such file or folder; data must be {FORMS}")
@@ -77,20 +74,20 @@ def _load_path(
     if path.is_file() and sha256 is not None:
         # Before anything parses the file.
         _check_sha256(source, split, sha256, sha256_file(path))
-    dataset = _dataset(_read_path(path, split, color, max_bytes), str(path), path if path.is_file() else None)
+    dataset = _dataset(_read_path(path, split, color), str(path), path if path.is_file() else None)
     _check_sha256(source, split, sha256, dataset.sha256)
     return dataset
 
 
-def _read_path(path: Path, split: Split, color: Literal["rgb", "grayscale"], max_bytes: int) -> Arrays:
+def _read_path(path: Path, split: Split, color: Literal["rgb", "grayscale"]) -> Arrays:
     if path.suffix == ".npz":
-        return _read_npz(path, split, max_bytes)
+        return _read_npz(path, split)
     if path.name.endswith((".tar.gz", ".tgz", ".tar")):
-        return (*read_cifar_archive(path, split, max_bytes), CIFAR10_CLASSES)
+        return (*read_cifar_archive(path, split), CIFAR10_CLASSES)
     if is_cifar_folder(path):
         return (*read_cifar_folder(path, split), CIFAR10_CLASSES)
     if path.is_dir() or path.suffix == ".zip":
-        return read_image_files(path, split, color, max_bytes)
+        return read_image_files(path, split, color)
     raise DataError(f"{path} is of no form lab3 reads; data must be {FORMS}")
 
 
@@ -134,10 +131,10 @@ def _load_keras_cifar10(split: Split) -> Arrays:
     return images_nhwc, labels_n1.reshape(-1).astype(np.int64), CIFAR10_CLASSES
 
 
-def _read_npz(path: Path, split: Split, max_bytes: int) -> Arrays:
+def _read_npz(path: Path, split: Split) -> Arrays:
     names = (f"x_{split}", f"y_{split}")
     try:
-        _check_npz(path, names, max_bytes)
+        _check_npz(path, names)
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in names if name not in archive]
             if missing:
@@ -153,10 +150,10 @@ def _read_npz(path: Path, split: Split, max_bytes: int) -> Arrays:
     return _check_arrays(path, names, images_nhwc, labels_n)
 
 
-def _check_npz(path: Path, names: tuple[str, ...], max_bytes: int) -> None:
+def _check_npz(path: Path, names: tuple[str, ...]) -> None:
     """Raise `DataError` before anything is allocated if the file holds more than it may, or less than it declares."""
     with zipfile.ZipFile(path) as archive:
-        if problem := problem_of_zip(archive.infolist(), path.stat().st_size, max_bytes, "data.max_bytes"):
+        if problem := problem_of_zip(archive.infolist(), path.stat().st_size):
             raise DataError(f"{path}: {problem}")
         for name in names:
             # NumPy would take it for the array, even beside it.

@@ -21,11 +21,11 @@ _PAX = (b"x", b"g")  # times and owners to fractions, as Python and macOS pack t
 _LONG_NAMES = (b"L", b"K")
 
 
-def read_members(path: Path, wanted: Collection[str], most_bytes: int, max_bytes: int) -> Iterator[tuple[str, bytes]]:
+def read_members(path: Path, wanted: Collection[str], most_bytes: int) -> Iterator[tuple[str, bytes]]:
     """Last part of the name, and content, of each file whose name ends in one of `wanted`; the rest is passed over.
 
     Raises `DataError` for links, devices, names that lead out of the archive, a wanted file of more than `most_bytes`,
-    and more than `max_bytes` in all; `ValueError`, or what gzip raises, for an archive that is not whole.
+    and content far larger than the file; `ValueError`, or what gzip raises, for an archive that is not whole.
     """
     n_bytes = 0
     with _open_stream(path) as stream:
@@ -39,7 +39,7 @@ def read_members(path: Path, wanted: Collection[str], most_bytes: int, max_bytes
             padded = size + -size % _BLOCK
             n_bytes += _BLOCK + padded
             # Whatever comes after this member is found by decompressing it.
-            if problem := problem_of_size(n_bytes, path.stat().st_size, max_bytes, "data.max_bytes"):
+            if problem := problem_of_size(n_bytes, path.stat().st_size):
                 raise DataError(f"{path}: {problem}")
             name = PurePosixPath(full_name).name
             if name in wanted and kind in _FILES:

@@ -14,9 +14,8 @@ from lab3.rundir import RunDir
 
 # Results do not depend on these: what the network may weigh, what is computed at a time.
 _FREE = {
-    "name", "model.sha256", "model.allow_classes", "model.max_config_bytes", "model.max_nesting",
-    "model.max_parameters", "model.max_bytes", "data.test_sha256", "data.train_sha256", "data.max_bytes",
-    "sweep.batch_size", "sweep.capture_batch_size", "sweep.cache_mb",
+    "name", "model.sha256", "model.allow_classes", "data.test_sha256", "data.train_sha256", "sweep.batch_size",
+    "sweep.capture_batch_size", "sweep.cache_mb",
 }  # fmt: skip
 _PLACES = {"model.path", "data.test", "data.train"}
 _SMALL_FILES = 16 * 2**20  # figures, tables, journal

@@ -13,17 +13,17 @@ from lab3.architectures import build_model
 from lab3.backend import Device, load_backend
 from lab3.config import Config, dump_config, load_config
 from lab3.criteria import Criterion
-from lab3.errors import ConfigError, RunStateError
+from lab3.errors import ConfigError, RunStateError, StoppedError
 from lab3.files import write_atomically
 from lab3.graph import list_layers
 from lab3.layers import find_layer, prunable_layers
 from lab3.pipeline.checks import check_same_versions
 from lab3.pipeline.materials import Shared, fetch_inputs, load_configured_model, load_materials
-from lab3.pipeline.recipes import free_run_id, resume_run, start_run, with_absolute_paths
+from lab3.pipeline.recipes import announce_mode, free_run_id, resume_run, start_run, with_absolute_paths
+from lab3.pipeline.stopping import saying_what_is_kept
 from lab3.progress import Progress
 from lab3.rundir import RunDir, check_plain, claim_run, encode_json, new_run_id
 from lab3.schedule import parse_schedule
-from lab3.tracking import choose_mode
 
 Layer = str | int
 _EXPERIMENT_YAML, _GROUP_JSON = "experiment.yaml", "group.json"  # the second is written last
@@ -57,11 +57,8 @@ class _Plan:
         file = path / _GROUP_JSON
         try:
             choices = json.loads(file.read_text())
-            layers, criteria, artifacts = (
-                tuple(choices["layers"]),
-                tuple(choices["criteria"]),
-                dict(choices["artifacts"]),
-            )
+            layers, criteria = (tuple(choices[name]) for name in ("layers", "criteria"))
+            artifacts = dict(choices["artifacts"])
             if not layers or not criteria or not all(type(layer) is int for layer in layers):
                 raise ValueError("it must have indices of layers and names of criteria")
             if unknown := set(criteria) - set(get_args(Criterion)):
@@ -95,16 +92,18 @@ def start_group(
     """
     shared: Shared = {}
     with claim_run(out, run_id or new_run_id(config.name)) as folder:
-        tracking_mode, _ = choose_mode(mode, config.tracking.mode)
-        config = with_absolute_paths(fetch_inputs(config, out, tracking_mode, shared, progress))
-        load_backend(device)
-        indices = _layer_indices(config, layers, shared)
-        artifacts = shared.get(("artifacts",), {})
-        plan = _Plan(config, tuple(indices), tuple(criteria or [config.prune.criterion]), artifacts)
-        # What does not fit together shows before anything is written.
-        load_materials(
-            _config_of(config, indices[0], plan.criteria[0], (), ""), config.model.path, device, progress, shared
-        )
+        with saying_what_is_kept(folder):
+            progress.say(f"group {folder.path}")
+            tracking_mode = announce_mode(mode, config, shared, progress)
+            config = with_absolute_paths(fetch_inputs(config, out, tracking_mode, shared, progress))
+            load_backend(device)
+            indices = _layer_indices(config, layers, shared)
+            artifacts = shared.get(("artifacts",), {})
+            plan = _Plan(config, tuple(indices), tuple(criteria or [config.prune.criterion]), artifacts)
+            # What does not fit together shows before anything is written.
+            with progress.stoppable():
+                first = _config_of(config, indices[0], plan.criteria[0], (), "")
+                load_materials(first, config.model.path, device, progress, shared)
         plan.write(folder.path)
         return _work(plan, folder.path, shared, device, mode, None, progress)
 
@@ -123,6 +122,8 @@ def resume_group(
     """
     check_plain(path)
     plan = _Plan.read(path)
+    progress.say(f"group {path}")
+    load_backend(device)
     with RunDir(path).lock():
         return _work(plan, path, {}, device, mode, max_attempts, progress)
 
@@ -153,18 +154,17 @@ def _work(
     def run_one(config: Config, name: str, **settings: Any) -> RunDir:
         nonlocal first
         run = RunDir(path / f"{group_id}-{name}")
-        if run.manifest_json.exists():
-            run = resume_run(
-                run.path, device=device, mode=mode, max_attempts=max_attempts, progress=progress, shared=shared
-            )
-        else:
-            repeats = first.read_manifest() if first else None
-            if first and repeats:
-                check_same_versions(first, repeats, load_backend(device))
-            run = start_run(
-                config, out=path, run_id=run.run_id, device=device, mode=mode, progress=progress, shared=shared,
-                repeats=repeats, **settings,
-            )  # fmt: skip
+        common: dict[str, Any] = {"device": device, "mode": mode, "progress": progress, "shared": shared}
+        try:
+            if run.manifest_json.exists():
+                run = resume_run(run.path, max_attempts=max_attempts, **common)
+            else:
+                repeats = first.read_manifest() if first else None
+                if first and repeats:
+                    check_same_versions(first, repeats, load_backend(device))
+                run = start_run(config, out=path, run_id=run.run_id, repeats=repeats, **common, **settings)
+        except StoppedError as stopped:
+            raise StoppedError(str(stopped), stopped.exit_code, path) from None
         first = first or run
         return run
 

@@ -14,7 +14,6 @@ from lab3.data import Dataset, Split, check_dataset, load_dataset
 from lab3.errors import ConfigError, DataError, RunStateError
 from lab3.foreign import sha256_file
 from lab3.model_files import load_model
-from lab3.model_inspection import ModelLimits
 from lab3.preprocess import Preprocessing
 from lab3.progress import Progress
 from lab3.schedule import parse_schedule
@@ -67,18 +66,15 @@ def fetch_inputs(config: Config, out: Path, mode: Mode, shared: Shared, progress
 
 
 def load_configured_model(config: Config, model_path: str, shared: Shared) -> Any:
-    """The model at `model_path` with the experiment's output, hash, classes and limits, loaded or from `shared`.
+    """The model at `model_path` with the experiment's output, hash and classes, loaded or from `shared`.
 
     Raises as `load_model` does.
     """
     model = config.model
-    limits = ModelLimits(model.max_config_bytes, model.max_nesting, model.max_parameters, model.max_bytes)
     return reuse(
         shared,
         ("model", model_path),
-        lambda: load_model(
-            model_path, model.output, sha256=model.sha256, allow_classes=model.allow_classes, limits=limits
-        ),
+        lambda: load_model(model_path, model.output, sha256=model.sha256, allow_classes=model.allow_classes),
     )
 
 
@@ -149,17 +145,16 @@ def load_materials(
             f"sweep.feature_maps_k must be K of the schedule {config.sweep.schedule!r}, got {not_swept[0]}"
         )
 
-    progress.say(f"reading {config.data.test}")
     preprocess = Preprocessing(config.data.scale, config.data.mean, config.data.std)
-    test = _load_data(config, config.data.test, "test", config.data.test_sha256, shared)
+    test = _load_data(config, config.data.test, "test", config.data.test_sha256, "", shared, progress)
     check_dataset(test, model.input_shape[1:], split.n_labels)
     preprocess.check(test.images_nhwc.shape[-1])
     score_on_train = _scores_on_train(config)
     train = None
     if model_path is None or score_on_train:
         source = config.data.train or config.data.test
-        progress.say(f"reading {source} for {'training' if model_path is None else 'scoring channels'}")
-        train = _load_data(config, source, "train", config.data.train_sha256, shared)
+        use = f" for {'training' if model_path is None else 'scoring channels'}"
+        train = _load_data(config, source, "train", config.data.train_sha256, use, shared, progress)
         check_dataset(train, model.input_shape[1:], split.n_labels)
         _check_train_and_test(train, test)
     return Materials(
@@ -175,13 +170,16 @@ def load_materials(
     )
 
 
-def _load_data(config: Config, source: str, split: Split, sha256: str | None, shared: Shared) -> Dataset:
-    color, max_bytes = config.data.color, config.data.max_bytes
-    return reuse(
-        shared,
-        (source, split, color),
-        lambda: load_dataset(source, split, color, max_bytes=max_bytes, sha256=sha256),
-    )
+def _load_data(
+    config: Config, source: str, split: Split, sha256: str | None, use: str, shared: Shared, progress: Progress
+) -> Dataset:
+    color = config.data.color
+
+    def load() -> Dataset:
+        progress.say(f"reading {source}{use}")
+        return load_dataset(source, split, color, sha256=sha256)
+
+    return reuse(shared, (source, split, color), load)
 
 
 def _scores_on_train(config: Config) -> bool:

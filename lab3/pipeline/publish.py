@@ -12,8 +12,8 @@ from lab3.pipeline.record import tell_record, tracker_settings
 from lab3.progress import Progress
 from lab3.rundir import RunDir, open_run
 from lab3.tracking import open_tracker, prepare_client
-from lab3.tracking.offline import sync
-from lab3.tracking.remote import RemoteRun, link_inputs, read_remote, upload_files
+from lab3.tracking.offline import find_offline_run, offline_runs, sync
+from lab3.tracking.remote import RemoteRun, link_inputs, read_offline, read_remote, upload_files
 from lab3.tracking.wandb_tracker import has_key
 
 _TIMEOUT_S, _SEND_LIMIT_S = 20.0, 3600.0
@@ -54,9 +54,7 @@ def publish_run(path: Path, *, check: bool = False, progress: Progress) -> Publi
             except ServerError as error:
                 unreachable = str(error)
         if unreachable:
-            if not check:
-                _tell(run, "offline", run.path, progress)
-            left = "" if check else f"; a whole offline run is in {run.path / 'wandb'}"
+            left = "" if check else f"; {_complete_offline_run(run, expected, progress)}"
             return published(0, ["not compared"], f"{unreachable}{left}")
         differences = expected.differences(remote)
         if differences and not check:
@@ -75,13 +73,30 @@ def publish_run(path: Path, *, check: bool = False, progress: Progress) -> Publi
             )
             return published(0, differences, message)
         if expected.run_differences(remote):
-            _send(run, remote, n_there, progress)
+            _send(run, expected, remote, n_there, progress)
         differences = _differences_in_time(run, expected, progress)
         sent = f"sent {n_rows - n_there} of {n_rows} rows"
         return published(n_rows - n_there, differences, "; ".join([sent, *differences]))
 
 
-def _send(run: RunDir, remote: RemoteRun | None, n_there: int, progress: Progress) -> None:
+def _complete_offline_run(run: RunDir, expected: Expected, progress: Progress) -> str:
+    """See to it that the folder has one offline run that shows all of it; says which it is.
+
+    The original, with its times and system metrics, stays if it does, and is replaced if it is torn or lacks something.
+    """
+    found = offline_runs(run.path, run.run_id)
+    problem = f"{len(found)} offline runs" if found else "no offline run"
+    if len(found) == 1:
+        shown = read_offline(found[0])
+        lacking = expected.run_differences(shown) + expected.missing_files(shown)
+        problem = "a torn offline run" if shown is None else f"an offline run that is not complete ({lacking[:1]})"
+        if not lacking:
+            return f"the run's own offline run is complete: {found[0]}"
+    _tell(run, "offline", run.path, progress)
+    return f"the folder had {problem}, and has a rebuilt one: {find_offline_run(run.path, run.run_id)}"
+
+
+def _send(run: RunDir, expected: Expected, remote: RemoteRun | None, n_there: int, progress: Progress) -> None:
     """Everything from row `n_there` on, in place of what the server has from there on."""
     if remote is not None and remote.n_lines > n_there:
         progress.say(
@@ -89,7 +104,7 @@ def _send(run: RunDir, remote: RemoteRun | None, n_there: int, progress: Progres
         )
         _tell(run, "online", run.path, progress, n_rows_there=n_there, is_rewound=True, finish_timeout_s=_SEND_LIMIT_S)
     elif n_there == 0:
-        _tell(run, "offline", run.path, progress)
+        progress.say(f"{run.run_id}: {_complete_offline_run(run, expected, progress)}")
         sync(run.path, run.run_id)
     else:
         with tempfile.TemporaryDirectory(prefix="lab3-publish-") as folder:

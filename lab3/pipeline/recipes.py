@@ -12,8 +12,9 @@ from lab3.errors import RunStateError, StoppedError
 from lab3.manifest import make_manifest, now
 from lab3.pipeline.checks import check_inputs, check_room, check_same_settings, check_same_versions
 from lab3.pipeline.finishing import finish_run
-from lab3.pipeline.materials import Materials, Shared, fetch_inputs, load_materials
+from lab3.pipeline.materials import Materials, Shared, fetch_inputs, load_materials, reuse
 from lab3.pipeline.record import flatten_summary, tell_inputs, tell_results, tell_training, tracker_settings
+from lab3.pipeline.stopping import saying_what_is_kept
 from lab3.pipeline.sweeping import sweep_network
 from lab3.pipeline.training import summarise_training, train_network
 from lab3.progress import Progress
@@ -43,8 +44,9 @@ def start_run(
     Raises a `Lab3Error` before anything is written if configuration, data, model or place cannot be used.
     """
     shared = {} if shared is None else shared
-    with claim_run(out, run_id or new_run_id(config.name)) as run:
-        tracking_mode = _choose_mode(mode, config, progress)
+    with claim_run(out, run_id or new_run_id(config.name)) as run, saying_what_is_kept(run):
+        progress.say(f"run {run.path}")
+        tracking_mode = announce_mode(mode, config, shared, progress)
         config = fetch_inputs(config, out, tracking_mode, shared, progress)
         if kind == "train":
             config = config.model_copy(update={"model": config.model.model_copy(update={"path": None, "sha256": None})})
@@ -84,8 +86,8 @@ def resume_run(
     `asked` if it is given, or if it has been started `max_attempts` times already, `RunLockedError` if it is being
     worked on.
     """
-    run = open_run(path)
-    with run.lock():
+    run, shared = open_run(path), {} if shared is None else shared
+    with run.lock(), saying_what_is_kept(run):
         config, manifest = run.read_config(), run.read_manifest()
         check_same_settings(run, manifest, config)
         if asked is not None:
@@ -100,7 +102,8 @@ def resume_run(
                 f"run {run.path} has been started {n_attempts} times and may be {max_attempts} times; find out why it "
                 "never ends, then raise --max-attempts"
             )
-        tracking_mode = _choose_mode(mode, config, progress)
+        progress.say(f"run {run.path}")
+        tracking_mode = announce_mode(mode, config, shared, progress)
         trained = run.path / f"model.{config.train.format}"
         model_path = str(trained) if trained.exists() else config.model.path
         with progress.stoppable():
@@ -194,9 +197,10 @@ def _tracked(
         progress.say(place)
 
 
-def _choose_mode(flag: str | None, config: Config, progress: Progress) -> Mode:
+def announce_mode(flag: str | None, config: Config, shared: Shared, progress: Progress) -> Mode:
+    """Where to track, said once for all runs that share `shared`."""
     mode, reason = choose_mode(flag, config.tracking.mode)
-    progress.say(f"W&B {mode}: {reason}")
+    reuse(shared, ("mode",), lambda: progress.say(f"W&B {mode}: {reason}"))
     return mode
 
 

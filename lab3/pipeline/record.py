@@ -1,6 +1,7 @@
 """Tell a tracker what a run's folder holds: all of it, or the parts that a running sweep tells as they come."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def tracker_settings(run: RunDir, config: Config) -> dict[str, Any]:
     # Hashes of the files come at the end; W&B's artifacts have their own.
     told = {name: manifest[name] for name in manifest if name not in ("config", "files")}
     return {
+        "started_s": datetime.fromisoformat(manifest["created_at"]).timestamp(),
         "project": tracking.project,
         "entity": tracking.entity,
         "group": tracking.group,
@@ -93,7 +95,6 @@ def tell_channels(run: RunDir, config: Config, channels: list[ChannelStats], tra
 def tell_end(run: RunDir, config: Config, points: list[SweepPoint], tracker: Tracker) -> None:
     """Curve, confusion matrices, and the channel table with the accuracy at every channel's K, in a row behind all."""
     _tell_figures(run, tracker, "accuracy_curve", *(f"confusion_k{each.k}" for each in points if each.confusion))
-    tracker.log_curve(points)
     _tell_table(run, config, readers.read_channels(run), {point.k: point.accuracy for point in points}, tracker)
     tracker.log_media()
 

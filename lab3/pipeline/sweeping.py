@@ -20,7 +20,7 @@ from lab3.pipeline.fingerprints import sweep_header
 from lab3.pipeline.materials import Materials
 from lab3.pipeline.record import tell_channels, tell_end
 from lab3.progress import Advance, Progress
-from lab3.rank import PruneStep, channel_stats, plan_pruning
+from lab3.rank import PruneStep, channel_stats, describe_surplus, plan_pruning
 from lab3.rundir import RunDir
 from lab3.scores import NEED_FEATURES, cheap_scores, score_channels
 from lab3.selfcheck import check_split
@@ -218,6 +218,8 @@ def _rank(
             f"{len(scores.importance_c)}; start a new run instead"
         )
     steps = plan_pruning(scores.importance_c, scores.pruned_importance_c, materials.schedule, prune.ranking)
+    if surplus := describe_surplus(scores.importance_c, scores.pruned_importance_c, steps, prune.ranking):
+        progress.warn(surplus)
     channels = channel_stats(scores.importance_c, steps)
     outputs.write_channels(run, channels)
     drawn = [step for step in steps if step.k in config.sweep.feature_maps_k]

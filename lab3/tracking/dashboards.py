@@ -33,7 +33,7 @@ def make_workspace(entity: str, project: str) -> Any:
 
 
 def make_report(entity: str, project: str, run_id: str) -> Any:
-    """The story of one run: the question, the curve, what went, and what the channels look like."""
+    """The story of one run: the question, the curve, what was pruned, and what the channels look like."""
     wr, _ = _import_workspaces()
     # Without a project of its own it is the report's, and no server need be asked for it.
     runset = wr.Runset(name=run_id, filters=f"Metric('ID') == {run_id!r}")
@@ -51,11 +51,11 @@ def make_report(entity: str, project: str, run_id: str) -> Any:
             wr.P("For every K the K least important channels are pruned and all test images are classified again."),
             wr.H2("Accuracy at every K"),
             grid(_sweep_panels(wr)),
-            wr.H2("How many can go"),
+            wr.H2("How many can be pruned"),
             wr.P("Safe is the largest K up to which accuracy stays within the set drop of the baseline."),
             grid(_result_panels(wr)),
             wr.H2("The channels"),
-            wr.P("Every channel with its importance, its rank, the K at which it goes, and its mean feature map."),
+            wr.P("Every channel with its importance, its rank, the K at which it is pruned, and its mean feature map."),
             grid(_channel_panels(wr)),
             wr.H2("Training"),
             grid(_training_panels(wr)),
@@ -115,7 +115,7 @@ def _sweep_panels(wr: Any) -> list[Any]:
         over_k("loss", "loss"),
         over_k("top-5 accuracy", "top5_accuracy"),
         over_k("images whose prediction changed", "n_changed"),
-        over_k("channels gone", "n_pruned"),
+        over_k("channels pruned", "n_pruned"),
     ]
 
 
@@ -138,7 +138,7 @@ def _compare_panels(wr: Any) -> list[Any]:
     columns += [wr.SummaryMetric(name) for name in ("n_channels", "safe/share", "best/K", "best/accuracy")]
     return [
         wr.BarPlot(
-            title="sensitivity: share of channels that can go, by layer",
+            title="sensitivity: share of channels that can be pruned, by layer",
             metrics=["safe/share"],
             groupby=wr.Config("prune.layer"),
         ),
@@ -160,5 +160,8 @@ def _import_workspaces() -> tuple[Any, Any]:
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     except ImportError as error:
-        raise ConfigError("dashboards need wandb-workspaces: pip install 'lab3[dashboards]'") from error
+        raise ConfigError(
+            f"dashboards need the package wandb-workspaces, which cannot be imported ({error}); "
+            "install it with: pip install 'lab3[dashboards]'"
+        ) from error
     return wr, ws

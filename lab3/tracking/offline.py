@@ -1,10 +1,14 @@
-"""Offline runs of Weights & Biases below a folder: found, forgotten, sent."""
+"""Offline runs of Weights & Biases below a folder: found, read, forgotten, sent."""
 
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from lab3.errors import ServerError
 
@@ -12,35 +16,69 @@ _SYNC_LIMIT_S = 3600
 _READ_LIMIT_S = 60
 
 
+@dataclass(frozen=True)
+class RunTimes:
+    """When a run started, and when its rows were logged by their number, as far as that is known; Unix time."""
+
+    started_s: float | None = None
+    rows_s: Mapping[int, float] = field(default_factory=dict)
+
+
 def find_offline_run(folder: Path, run_id: str) -> Path:
     """The one offline run of this id below `folder`. Raises `ServerError` if there is not exactly one."""
-    found = _offline_runs(folder, run_id)
+    found = offline_runs(folder, run_id)
     if len(found) != 1:
         raise ServerError(f"{folder / 'wandb'} must hold one offline run, got {len(found)}; see the warning above")
     return found[0]
 
 
-def forget_offline_runs(folder: Path, run_id: str) -> None:
-    """Remove all offline runs of this id below `folder`."""
-    for run in _offline_runs(folder, run_id):
-        shutil.rmtree(run)
+def forget_offline_runs(folder: Path, run_id: str, *, keep_sent: bool) -> tuple[int, RunTimes]:
+    """Remove the offline runs of this id below `folder`; returns how many rows are kept, and the times of all.
 
-
-def forget_unsent(folder: Path, run_id: str) -> int:
-    """Remove the offline runs of this id that nobody has sent; returns how many rows those that were sent hold."""
-    n_rows = 0
-    for run in _offline_runs(folder, run_id):
-        if list(run.glob("*.wandb.synced")):
-            n_rows = max(n_rows, _count_rows(run))
-        else:
+    With `keep_sent` those that somebody has sent stay.
+    """
+    found = offline_runs(folder, run_id)
+    kept = [run for run in found if keep_sent and is_sent(run)]
+    times = read_times(found)
+    n_rows = 1 + max(read_times(kept).rows_s, default=-1)
+    for run in found:
+        if run not in kept:
             shutil.rmtree(run)
-    return n_rows
+    return n_rows, times
+
+
+def read_times(runs: Sequence[Path]) -> RunTimes:
+    """The times of offline runs that are parts of one, the earliest first: the first time of each."""
+    started_s, rows_s = None, {}
+    for run in reversed(runs):
+        for record in read_records(run)[0]:
+            if record["type"] == "run":
+                started_s = datetime.fromisoformat(record["run"]["start_time"]).timestamp()
+            elif record["type"] == "history":
+                # A row's number is its step, also in a run that goes on where an earlier one ends.
+                row = record["history"]["item"]
+                rows_s[row["_step"]] = row["_timestamp"]
+    return RunTimes(started_s, rows_s)
+
+
+def is_sent(run: Path) -> bool:
+    """True if `wandb sync` has sent the offline run in this folder."""
+    return any(run.glob("*.wandb.synced"))
+
+
+def read_records(run: Path) -> tuple[list[dict[str, Any]], bool]:
+    """The records of an offline run that can be read, and whether these are all."""
+    done = _wandb("leet", "inspect", "--json", run, limit_s=_READ_LIMIT_S)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    # On stderr it says that it has skipped something, or that the end is missing.
+    is_whole = done.returncode == 0 and not done.stderr and any(record["type"] == "exit" for record in records)
+    return records, is_whole
 
 
 def sync(folder: Path, run_id: str) -> None:
     """Send the offline run below `folder`. Raises `ServerError` if W&B's client says that it failed."""
     try:
-        done = _wandb("sync", find_offline_run(folder, run_id), limit_s=_SYNC_LIMIT_S)
+        done = _wandb("sync", "--include-synced", find_offline_run(folder, run_id), limit_s=_SYNC_LIMIT_S)
     except subprocess.TimeoutExpired as error:
         raise ServerError(f"`wandb sync` did not end in {_SYNC_LIMIT_S} s; try again later") from error
     if done.returncode != 0:
@@ -48,15 +86,9 @@ def sync(folder: Path, run_id: str) -> None:
         raise ServerError(f"`wandb sync` failed ({lines[-1] if lines else 'without a word'}); try again later")
 
 
-def _offline_runs(folder: Path, run_id: str) -> list[Path]:
+def offline_runs(folder: Path, run_id: str) -> list[Path]:
+    """Folders of the offline runs of this id below `folder`, the earliest first."""
     return sorted((folder / "wandb").glob(f"offline-run-*-{run_id}"))
-
-
-def _count_rows(run: Path) -> int:
-    """Up to the last row that is whole, those of earlier runs included: a row's number is its step."""
-    done = _wandb("leet", "inspect", "--json", run, limit_s=_READ_LIMIT_S)
-    records = (json.loads(line) for line in done.stdout.splitlines())
-    return max((1 + record["history"]["item"]["_step"] for record in records if record["type"] == "history"), default=0)
 
 
 def _wandb(*arguments: str | Path, limit_s: float) -> "subprocess.CompletedProcess[str]":

@@ -1,7 +1,6 @@
 """What a tracker is told, in the forms that Weights & Biases takes."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -50,15 +49,6 @@ def make_table(table: ChannelTable) -> Any:
             row.append(None if stats.pruned_at_k is None else table.accuracy_at_k[stats.pruned_at_k])
         rows.append([*row, wandb.Image(table.pictures[stats.channel])])
     return wandb.Table(columns, rows)
-
-
-def make_chart(points: Sequence[SweepPoint]) -> Any:
-    """Accuracy over K as one of W&B's own charts."""
-    import wandb
-
-    table = wandb.Table(["K", "accuracy"], [[point.k, point.accuracy] for point in points])
-    title = "Accuracy over K" + ", inferred" * points[0].is_inferred
-    return wandb.plot.line(table, "K", "accuracy", title=title)
 
 
 def make_artifact(asset: Asset) -> Any:

@@ -1,4 +1,4 @@
-"""What W&B's server shows of a run, and adding to it."""
+"""What W&B's server, or an offline run, shows of a run, and adding to it."""
 
 import os
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from lab3.errors import ServerError
 from lab3.tracking.client import import_client
-from lab3.tracking.offline import find_offline_run
+from lab3.tracking.offline import find_offline_run, read_records
 
 _TIMEOUT_S = 20.0
 
@@ -58,7 +58,7 @@ def read_remote(project: str, entity: str | None, run_id: str, timeout_s: float)
             state=run.state,
             rows=rows,
             n_lines=int(run.historyLineCount),
-            summary=dict(run.summary),
+            summary=dict(run.summary_metrics),
             files=frozenset(file.name for file in run.files(pattern="media/%", per_page=1000) if file.size),
             artifacts=frozenset(each.name.partition(":")[0] for each in artifacts if each.state == "COMMITTED"),
             used=frozenset(each.qualified_name for each in used),
@@ -68,6 +68,47 @@ def read_remote(project: str, entity: str | None, run_id: str, timeout_s: float)
         if "could not find run" in str(error).lower():
             return None
         raise ServerError(f"W&B's server cannot be asked ({type(error).__name__}: {error}); try again later") from error
+
+
+def read_offline(path: Path) -> RemoteRun | None:
+    """What the server would show of the offline run in the folder `path` if it were sent; None if its records are torn.
+
+    Files and artifacts are those whose content is where the run says: not in a folder that was moved.
+    """
+    records, is_whole = read_records(path)
+    if not is_whole:
+        return None
+    rows: list[dict[str, Any]] = []
+    summary: dict[str, Any] = {}
+    artifacts, exit_code = set(), None
+    for record in records:
+        if record["type"] == "history":
+            rows.append(_nested(record["history"]["item"]))
+        elif record["type"] == "summary":
+            summary.update(_nested(record["summary"]["update"]))
+        elif record["type"] == "artifact":
+            artifact = record["artifact"]
+            staged = [each.get("local_path") for each in artifact["manifest"].get("contents", ())]
+            if all(Path(each).exists() for each in staged if each):
+                artifacts.add(artifact["name"])
+        elif record["type"] == "exit":
+            exit_code = record["exit"].get("exit_code", 0)
+    root = path / "files"
+    files = frozenset(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
+    state = "finished" if exit_code == 0 else "failed"
+    return RemoteRun(state, rows, len(rows), summary, files, frozenset(artifacts), frozenset())
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """`{"map.path": "a"}` as `{"map": {"path": "a"}}`, as W&B means it."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        first, _, rest = name.partition(".")
+        if rest:
+            nested[first] = {**nested.get(first, {}), rest: value}
+        else:
+            nested[name] = value
+    return nested
 
 
 def upload_files(project: str, entity: str | None, run_id: str, folder: Path, names: Sequence[str]) -> None:

@@ -58,16 +58,13 @@ class Tracker(Protocol):
         """Data, a model or results."""
 
     def log_channels(self, table: ChannelTable) -> None:
-        """The channel table, with the next media."""
+        """The channel table, in place of the one that was logged before."""
 
     def log_figures(self, figures: Mapping[str, Path]) -> None:
         """Pictures by name, with the next media."""
 
-    def log_curve(self, points: Sequence[SweepPoint]) -> None:
-        """Accuracy over K as a chart, with the next media."""
-
     def log_media(self) -> None:
-        """Table, pictures and chart that were told since the last time, if any, in a row of their own."""
+        """Pictures that were told since the last time, if any, in a row of their own."""
 
     def log_point(self, point: SweepPoint) -> None:
         """One point of the sweep."""
@@ -93,9 +90,6 @@ class NullTracker:
 
     def log_figures(self, figures: Mapping[str, Path]) -> None:
         """Drop the pictures."""
-
-    def log_curve(self, points: Sequence[SweepPoint]) -> None:
-        """Drop the chart."""
 
     def log_media(self) -> None:
         """Nothing waits."""

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from lab3.engine import SweepPoint
 from lab3.errors import ConfigError
-from lab3.tracking.client import import_client
-from lab3.tracking.offline import forget_offline_runs, forget_unsent
-from lab3.tracking.payloads import make_artifact, make_chart, make_table, row_of_epoch, row_of_point
+from lab3.tracking.client import START_TOLERANCE_S, clock_set_to, import_client
+from lab3.tracking.offline import RunTimes, forget_offline_runs
+from lab3.tracking.payloads import make_artifact, make_table, row_of_epoch, row_of_point
 from lab3.tracking.tracker import Asset, ChannelTable, Tracker
 from lab3.training import Epoch
 
@@ -50,6 +50,9 @@ class WandbTracker:
     variables are stronger than the arguments. Online without an answer for `start_timeout_s` seconds, the run goes on
     offline; at the end, what is not sent within `finish_timeout_s` seconds is left to `lab3 publish`.
 
+    An offline run that takes the place of another has its times of start and rows; where these cannot be read, it
+    starts at `started_s`. (The running time W&B's client takes itself: that of the process.)
+
     A row's number is W&B's step. Rows that are there already are not sent again: those that the server had when a run
     is resumed online, or the first `n_rows_there`. With `is_rewound`, online, the server forgets all rows behind these.
     """
@@ -65,6 +68,7 @@ class WandbTracker:
         is_resumed: bool = False,
         n_rows_there: int = 0,
         is_rewound: bool = False,
+        started_s: float | None = None,
         start_timeout_s: float = 30.0,
         finish_timeout_s: float = 60.0,
         project: str = "lab3",
@@ -82,6 +86,7 @@ class WandbTracker:
         self._last_sent = -_HELD_S
         self._run: Any = None
         self._n_told, self._n_rows_there = 0, n_rows_there
+        self._times = RunTimes(started_s)
         self._start_timeout_s, self._finish_timeout_s = start_timeout_s, finish_timeout_s
         # Staged files otherwise lie in the home folder, and an offline run moved elsewhere loses them.
         self._try("make its folder", _GOES_ON, lambda: (folder / "wandb").mkdir(parents=True, exist_ok=True))
@@ -133,12 +138,13 @@ class WandbTracker:
             self._try(f"log the {asset.type}", _LATER, log)
 
     def log_channels(self, table: ChannelTable) -> None:
-        """The table `channels`, with each channel's mean feature map as an image, with the next media."""
+        """The table `channels` of the summary, with each channel's mean feature map as an image."""
 
-        def wait() -> None:
-            self._waiting["channels"] = make_table(table)
+        def log() -> None:
+            # In a row of the history its numbers of rows and columns would be metrics, with a chart each.
+            self._run.summary["channels"] = make_table(table)
 
-        self._when_running("log the channel table", wait)
+        self._when_running("log the channel table", log)
 
     def log_figures(self, figures: Mapping[str, Path]) -> None:
         """Images by name, with the next media."""
@@ -149,14 +155,6 @@ class WandbTracker:
             self._waiting.update({name: wandb.Image(str(path)) for name, path in figures.items()})
 
         self._when_running("log figures", wait)
-
-    def log_curve(self, points: Sequence[SweepPoint]) -> None:
-        """The chart `accuracy_chart`, with the next media."""
-
-        def wait() -> None:
-            self._waiting["accuracy_chart"] = make_chart(points)
-
-        self._when_running("log the curve", wait)
 
     def log_media(self) -> None:
         """One history row of what waits; sending it takes long compared with a point."""
@@ -201,12 +199,14 @@ class WandbTracker:
         return f"W&B offline run: {Path(run.dir).parent} (send it with `lab3 publish`)"
 
     def _start_afresh(self, folder: Path, settings: dict[str, Any], is_resumed: bool) -> None:
-        if is_resumed:
-            # What somebody has sent meanwhile would come twice.
-            self._n_rows_there = forget_unsent(folder, settings["id"])
-        else:
-            forget_offline_runs(folder, settings["id"])
-        self._start(settings)
+        # Of a run that is resumed, what somebody has sent meanwhile would come twice.
+        n_rows_there, times = forget_offline_runs(folder, settings["id"], keep_sent=is_resumed)
+        self._n_rows_there = max(self._n_rows_there, n_rows_there)
+        self._times = RunTimes(times.started_s or self._times.started_s, times.rows_s)
+        with clock_set_to(self._times.started_s):
+            self._start(settings)
+        if self._times.started_s and self._run.start_time - self._times.started_s > START_TOLERANCE_S:
+            self._warn("W&B's client does not keep the start time of the offline run that this one replaces")
 
     def _start(self, settings: dict[str, Any]) -> None:
         wandb = import_client()
@@ -234,7 +234,9 @@ class WandbTracker:
     def _log(self, row: Mapping[str, Any]) -> None:
         number, self._n_told = self._n_told, self._n_told + 1
         if number >= self._n_rows_there:
-            self._when_running("log", lambda: self._run.log(dict(row), step=number))
+            logged_s = self._times.rows_s.get(number)
+            told = {**row, "_timestamp": logged_s} if logged_s else dict(row)
+            self._when_running("log", lambda: self._run.log(told, step=number))
 
     def _when_running(self, what: str, action: Callable[[], None]) -> None:
         if self._run is not None and not self._try(what, _GOES_ON, action):
