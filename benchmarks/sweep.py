@@ -1,8 +1,9 @@
-"""Measure lab3 against its own limits and against the reports' loop, all in one process on the same model and images.
+"""Measure lab3 against its own limits, the best honest loop and the reports' loop, in one process, on one model.
 
     python benchmarks/sweep.py --model vgg16_cifar10_keras2.h5 --data cifar10-test.zip --more-data cifar10-train.zip
 
-writes RESULTS.md and results.json beside this file. The machine should be idle. The limit of a sweep is the time of the
+writes RESULTS.md and results.json beside this file. The machine should be idle. To try it, `--images 1000 --k 64 --parts
+sweeps honest` measures some of it on fewer images and K (those in the middle), and only prints. The limit of a sweep is the time of the
 matrix products behind the mixing layer, of the same shapes. They are timed again and again while the sweep goes on, as
 the machine's speed changes from minute to minute; the mean counts, and their time is not the sweep's.
 """
@@ -23,108 +24,24 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # tests.reference is not ins
 
 import numpy as np
 
-from lab3.backend import backend_versions, compile_function, load_backend, map_blocks, to_numpy, to_tensor
-
-DEVICE = load_backend("auto")
-
-import keras
-
+from benchmarks.bench import DEVICE, Bench, Limit, peak_mb, seconds_of
+from benchmarks.loops import HonestLoop, measure_analysis, measure_honest
 from benchmarks.render import render
-from lab3.capture import Capture, capture, image_weights
+from lab3.backend import backend_versions, compile_function, map_blocks
 from lab3.config import load_config
-from lab3.data import load_dataset
-from lab3.engine import Shortcut, SweepPoint, is_tied, sweep_points
+from lab3.engine import Shortcut, is_tied
 from lab3.graph import list_layers
 from lab3.journal import open_journal
-from lab3.model_files import load_model
 from lab3.outputs import row_of_point
 from lab3.pipeline import start_run
-from lab3.preprocess import Preprocessing
 from lab3.progress import SilentProgress
-from lab3.rank import PruneStep, plan_pruning
-from lab3.split import Split, split_model
 from lab3.tracking import open_tracker
 from tests.reference import literal_sweep
 
-_K_BLOCK = 32
+PARTS = (
+    "sweeps", "literal", "capture", "random_k", "block_sizes", "threads", "command", "growth", "analysis", "memory",
+)  # fmt: skip
 SHORTCUTS: tuple[Shortcut, ...] = ("none", "unchanged", "inferred")
-
-
-class Bench:
-    """The model, the images, and what one capture pass gives."""
-
-    def __init__(self, model_path: str, data: str) -> None:
-        self.model_path, self.data = model_path, data
-        self.model = load_model(model_path)
-        self.peak_mb_of_model = _peak_mb()
-        self.dataset = load_dataset(data, "test")
-        self.n = len(self.dataset)
-        self.preprocess = Preprocessing()
-        self.split: Split = split_model(self.model)
-        self.captured = self.capture()
-        self.steps = plan_pruning(
-            self.captured.importance_c, self.split.pruned_map, range(self.split.n_channels), "iterative"
-        )
-
-    def capture(self) -> Capture:
-        weights_n = image_weights(self.n, "images", 1)
-        images_nhwc = self.dataset.images_nhwc
-        return capture(self.split, images_nhwc, self.preprocess, weights_n=weights_n, batch_size=250)
-
-    def sweep(
-        self,
-        shortcut: Shortcut,
-        steps: tuple[PruneStep, ...],
-        n: int | None = None,
-        batch_size: int = 2000,
-        limit: "Limit | None" = None,
-    ) -> dict[str, Any]:
-        n = n or self.n
-        own, *others = self.captured.features
-        predictions_kn = np.zeros((len(steps), n), np.uint16)
-        points: list[SweepPoint] = []
-        limit_samples: list[float] = []
-        start, first_s = time.perf_counter(), 0.0
-        for point in sweep_points(
-            self.split, (own[:n], *others), self.dataset.labels_n[:n], steps, shortcut=shortcut,
-            batch_size=batch_size, predictions_kn=predictions_kn,
-        ):  # fmt: skip
-            first_s = first_s or time.perf_counter() - start
-            points.append(point)
-            if limit is not None and point.k % _K_BLOCK == _K_BLOCK - 1:
-                limit_samples += limit.sample(3)
-        return {
-            "points": points,
-            "predictions": predictions_kn,
-            "first_s": first_s,
-            "sweep_s": time.perf_counter() - start - sum(limit_samples),
-            "limit_samples": limit_samples,
-        }
-
-
-class Limit:
-    """The matrix products that no sweep of every image at every K avoids."""
-
-    n_rows = 2000
-
-    def __init__(self, model: Any) -> None:
-        dense = [layer for layer in list_layers(model) if isinstance(layer, keras.layers.Dense)]
-        shapes = [tuple(layer.kernel.shape) for layer in dense[1:]]
-        rng = np.random.default_rng(0)
-        kernels = [to_tensor(rng.normal(size=shape).astype(np.float32)) for shape in shapes]
-        self._inputs = [to_tensor(rng.normal(size=(self.n_rows, rows)).astype(np.float32)) for rows, _ in shapes]
-        self._products = compile_function(
-            lambda *inputs: [keras.ops.matmul(x, kernel) for x, kernel in zip(inputs, kernels, strict=True)]
-        )
-        self.gflop_per_image = sum(2 * a * b for a, b in shapes) / 1e9
-        self.sample(3)
-
-    def sample(self, n: int) -> list[float]:
-        """Seconds of the products for `n_rows` images at one K, measured `n` times."""
-        return [_seconds(lambda: to_numpy(self._products(*self._inputs)[-1])) for _ in range(n)]
-
-    def seconds(self, samples: list[float], n_images: int, n_steps: int) -> float:
-        return sum(samples) / len(samples) * n_images / self.n_rows * n_steps
 
 
 def measure_capture(bench: Bench) -> dict[str, float]:
@@ -144,8 +61,12 @@ def measure_capture(bench: Bench) -> dict[str, float]:
 
 
 def measure_sweeps(bench: Bench, limit: Limit) -> dict[str, dict[str, Any]]:
+    """Each shortcut, and the best honest loop, its predictions held against those of `none`."""
     rows: dict[str, dict[str, Any]] = {}
     exact: dict[str, Any] = {}
+    loop = HonestLoop(bench.model, bench.split.layer_name, bench.dataset.images_nhwc, bench.preprocess)
+    honest = measure_honest(loop, bench.steps, limit.sample)
+    honest_ratio = honest["seconds"] / limit.seconds(honest["limit_samples"], bench.n, len(bench.steps))
     for shortcut in SHORTCUTS:
         done = bench.sweep(shortcut, bench.steps, limit=limit)
         limit_s = limit.seconds(done["limit_samples"], bench.n, len(bench.steps))
@@ -160,33 +81,45 @@ def measure_sweeps(bench: Bench, limit: Limit) -> dict[str, dict[str, Any]]:
             "first_point_s": done["first_s"],
             "n_tied": sum(point.n_tied for point in done["points"]),
             "share_run": sum(point.n_run for point in done["points"]) / done["predictions"].size,
+            # The machine's speed changes from one to the next: both are counted in limits of their own time.
+            "honest_over_sweep": honest_ratio / (done["sweep_s"] / limit_s),
+            "n_inferred": sum(point.n_inferred or 0 for point in done["points"]),
+            "loss_se_max": max(point.loss_se or 0.0 for point in done["points"]),
             "n_predictions_unlike_none": int((done["predictions"] != exact["predictions"]).sum()),
             "loss_difference_mean": float(np.abs(losses - exact_losses).mean()),
             "loss_difference_max": float(np.abs(losses - exact_losses).max()),
         }
+    rows["honest loop"] = {
+        "sweep_s": honest["seconds"],
+        "ratio": honest_ratio,
+        "n_predictions_unlike_none": int((honest["predictions"] != exact["predictions"]).sum()),
+    }
     return rows
 
 
 def measure_literal(bench: Bench) -> dict[str, Any]:
     """The reports' loop at five K, each ranked and evaluated by the whole network, held against the sweep."""
-    chosen = [int(k) for k in np.linspace(0, bench.split.n_channels - 1, 5)]
+    numbers = [int(number) for number in np.linspace(0, len(bench.steps) - 1, 5)]
+    chosen = [bench.steps[number].k for number in numbers]
     images_nhwc = bench.preprocess(bench.dataset.images_nhwc)
     start = time.perf_counter()
     reference = literal_sweep(bench.model, images_nhwc, bench.dataset.labels_n, bench.split.layer_name, chosen)
     per_k = (time.perf_counter() - start) / len(chosen)
-    predictions = bench.sweep("inferred", bench.steps)["predictions"]
+    predictions = bench.sweep("unchanged", bench.steps)["predictions"]
     return {
         "k": chosen,
         "s_per_k": per_k,
         "extrapolated_s": per_k * len(bench.steps),
         "correct": [point.correct for point in reference],
-        "n_predictions_unlike": [int((predictions[p.k] != p.predictions_n).sum()) for p in reference],
+        "n_predictions_unlike": [
+            int((predictions[number] != p.predictions_n).sum()) for number, p in zip(numbers, reference, strict=True)
+        ],
     }
 
 
 def measure_random_k(bench: Bench, n_k: int = 20) -> dict[str, Any]:
     """Every image's prediction at K drawn at random, against weights zeroed and the whole network run."""
-    predictions = bench.sweep("inferred", bench.steps)["predictions"]
+    predictions = bench.sweep("unchanged", bench.steps)["predictions"]
     chosen = sorted(np.random.default_rng(0).choice(len(bench.steps), n_k, replace=False).tolist())
     images_nhwc = bench.preprocess(bench.dataset.images_nhwc)
     layer = next(layer for layer in list_layers(bench.model) if layer.name == bench.split.layer_name)
@@ -202,7 +135,12 @@ def measure_random_k(bench: Bench, n_k: int = 20) -> dict[str, Any]:
         n_unlike += int(unlike_n.sum())
         n_tied += int(is_tied(np.log(np.maximum(scores_nl[unlike_n], 1e-30))).sum())
     layer.set_weights(original)
-    return {"k": chosen, "n_predictions": n_k * bench.n, "n_unlike": n_unlike, "n_tied_of_unlike": n_tied}
+    return {
+        "k": [bench.steps[k].k for k in chosen],
+        "n_predictions": n_k * bench.n,
+        "n_unlike": n_unlike,
+        "n_tied_of_unlike": n_tied,
+    }
 
 
 def measure_block_sizes(bench: Bench, n: int = 40) -> dict[str, int]:
@@ -232,7 +170,7 @@ def measure_threads(bench: Bench) -> dict[str, Any]:
 def measure_command(bench: Bench, literal_s: float) -> dict[str, float]:
     """`lab3 sweep` from loading to summary, journal and offline W&B on; and what recording its points takes alone."""
     config = load_config(None, [f"model.path='{bench.model_path}'", f"data.test='{bench.data}'"])
-    points = bench.sweep("inferred", bench.steps[:72])["points"]
+    points = bench.sweep("unchanged", bench.steps[:72])["points"]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         run = start_run(config, out=Path(folder), run_id="bench", mode="offline", progress=SilentProgress())
@@ -271,7 +209,7 @@ def measure_growth(bench: Bench) -> dict[str, list[list[float]]]:
 
 
 def peak_memory_in_new_process(model: str, data: str) -> dict[str, float]:
-    """Of one capture and sweep in a process of its own."""
+    """Of one capture and exact sweep in a process of its own."""
     command = [sys.executable, __file__, "--model", model, "--data", data, "--only-memory"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return dict(json.loads(output.splitlines()[-1]))
@@ -279,8 +217,8 @@ def peak_memory_in_new_process(model: str, data: str) -> dict[str, float]:
 
 def only_memory(model: str, data: str) -> None:
     bench = Bench(model, data)
-    bench.sweep("inferred", bench.steps[:72])
-    print(json.dumps({"n_images": bench.n, "mb_above_model": _peak_mb() - bench.peak_mb_of_model}))
+    bench.sweep("unchanged", bench.steps[:72])
+    print(json.dumps({"n_images": bench.n, "mb_above_model": peak_mb() - bench.peak_mb_of_model}))
 
 
 def main() -> None:
@@ -288,15 +226,20 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--more-data", help="a larger set of the same kind, for memory")
+    parser.add_argument("--images", type=int, help="only the first so many")
+    parser.add_argument("--k", type=int, help="only so many K, those in the middle")
+    parser.add_argument(
+        "--analysis-images", type=int, default=1000, help="the first so many, for the analysis of all layers"
+    )
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only_memory:
         only_memory(args.model, args.data)
         return
-    bench = Bench(args.model, args.data)
+    bench = Bench(args.model, args.data, args.images, args.k)
     limit = Limit(bench.model)
     names = " ".join(Path(each).name if "/" in each else each for each in sys.argv[1:])
-    literal = measure_literal(bench)
     result: dict[str, Any] = {
         "command_line": f"python benchmarks/sweep.py {names}",
         "machine": f"{os.cpu_count()} cores of {_processor()}, Python {platform.python_version()}",
@@ -305,40 +248,34 @@ def main() -> None:
         "n_images": bench.n,
         "n_k": len(bench.steps),
         "limit_tflop": limit.gflop_per_image * bench.n * len(bench.steps) / 1000,
-        "capture": measure_capture(bench),
-        "sweeps": measure_sweeps(bench, limit),
-        "literal": literal,
-        "random_k": measure_random_k(bench),
-        "block_sizes": measure_block_sizes(bench),
-        "threads": measure_threads(bench),
-        "command": measure_command(bench, literal["extrapolated_s"]),
-        "growth": measure_growth(bench),
-        "memory": [
+    }
+    some, labels_n = bench.dataset.images_nhwc[: args.analysis_images], bench.dataset.labels_n[: args.analysis_images]
+    measures: dict[str, Callable[[], Any]] = {
+        "sweeps": lambda: measure_sweeps(bench, limit),
+        "literal": lambda: measure_literal(bench),
+        "capture": lambda: measure_capture(bench),
+        "random_k": lambda: measure_random_k(bench),
+        "block_sizes": lambda: measure_block_sizes(bench),
+        "threads": lambda: measure_threads(bench),
+        "command": lambda: measure_command(bench, result.get("literal", {}).get("extrapolated_s", float("nan"))),
+        "growth": lambda: measure_growth(bench),
+        "analysis": lambda: measure_analysis(bench.model, some, labels_n, bench.preprocess),
+        "memory": lambda: [
             peak_memory_in_new_process(args.model, data) for data in (args.data, args.more_data) if data is not None
         ],
     }
-    folder = Path(__file__).parent
-    (folder / "results.json").write_text(json.dumps(result, indent=2) + "\n")
-    (folder / "RESULTS.md").write_text(render(result))
+    for name in [name for name in PARTS if name in args.parts]:
+        result[name] = measures[name]()
+        print(name, json.dumps(result[name]), flush=True)
+    if args.images is None and args.k is None and set(args.parts) == set(PARTS):
+        folder = Path(__file__).parent
+        (folder / "results.json").write_text(json.dumps(result, indent=2) + "\n")
+        (folder / "RESULTS.md").write_text(render(result))
     print(render(result))
 
 
 def _best_of(n: int, action: Callable[[], Any]) -> float:
-    return min(_seconds(action) for _ in range(n))
-
-
-def _seconds(action: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
-def _peak_mb() -> float:
-    """Not getrusage's: that is handed on from a parent process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise OSError("/proc/self/status has no VmHWM: memory is measured on Linux only")
+    return min(seconds_of(action) for _ in range(n))
 
 
 def _processor() -> str:
