@@ -47,7 +47,7 @@ from lab3.tracking import open_tracker
 from tests.reference import literal_sweep
 
 _K_BLOCK = 32
-SHORTCUTS: tuple[Shortcut, ...] = ("none", "unchanged", "margins")
+SHORTCUTS: tuple[Shortcut, ...] = ("none", "unchanged", "inferred")
 
 
 class Bench:
@@ -174,7 +174,7 @@ def measure_literal(bench: Bench) -> dict[str, Any]:
     start = time.perf_counter()
     reference = literal_sweep(bench.model, images_nhwc, bench.dataset.labels_n, bench.split.layer_name, chosen)
     per_k = (time.perf_counter() - start) / len(chosen)
-    predictions = bench.sweep("margins", bench.steps)["predictions"]
+    predictions = bench.sweep("inferred", bench.steps)["predictions"]
     return {
         "k": chosen,
         "s_per_k": per_k,
@@ -186,7 +186,7 @@ def measure_literal(bench: Bench) -> dict[str, Any]:
 
 def measure_random_k(bench: Bench, n_k: int = 20) -> dict[str, Any]:
     """Every image's prediction at K drawn at random, against weights zeroed and the whole network run."""
-    predictions = bench.sweep("margins", bench.steps)["predictions"]
+    predictions = bench.sweep("inferred", bench.steps)["predictions"]
     chosen = sorted(np.random.default_rng(0).choice(len(bench.steps), n_k, replace=False).tolist())
     images_nhwc = bench.preprocess(bench.dataset.images_nhwc)
     layer = next(layer for layer in list_layers(bench.model) if layer.name == bench.split.layer_name)
@@ -232,7 +232,7 @@ def measure_threads(bench: Bench) -> dict[str, Any]:
 def measure_command(bench: Bench, literal_s: float) -> dict[str, float]:
     """`lab3 sweep` from loading to summary, journal and offline W&B on; and what recording its points takes alone."""
     config = load_config(None, [f"model.path='{bench.model_path}'", f"data.test='{bench.data}'"])
-    points = bench.sweep("margins", bench.steps[:72])["points"]
+    points = bench.sweep("inferred", bench.steps[:72])["points"]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         run = start_run(config, out=Path(folder), run_id="bench", mode="offline", progress=SilentProgress())
@@ -279,7 +279,7 @@ def peak_memory_in_new_process(model: str, data: str) -> dict[str, float]:
 
 def only_memory(model: str, data: str) -> None:
     bench = Bench(model, data)
-    bench.sweep("margins", bench.steps[:72])
+    bench.sweep("inferred", bench.steps[:72])
     print(json.dumps({"n_images": bench.n, "mb_above_model": _peak_mb() - bench.peak_mb_of_model}))
 
 

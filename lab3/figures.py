@@ -18,6 +18,7 @@ _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
 def plot_accuracy(points: Sequence[SweepPoint], title: str, n_channels: int, axes: Any = None) -> Any:
     """The accuracy curve over K; where more than K channels are gone, a second curve over the channels actually gone.
 
+    The title says where predictions were inferred.
     Returns the matplotlib figure. `axes`: draw there instead of on a new figure.
     """
     axes = axes if axes is not None else _new_axes(8, 5)
@@ -46,6 +47,9 @@ def plot_accuracy(points: Sequence[SweepPoint], title: str, n_channels: int, axe
     axes.set_xlim(0, n_channels)
     axes.set_ylim(0, min(1.04, max(accuracies) * 1.08))
     axes.set_ylabel("test accuracy")
+    if points[0].is_inferred:
+        most = max(point.n_inferred or 0 for point in points)
+        title += f"\ninferred, not exact: up to {most:,} predictions a K were not computed"
     axes.set_title(_plain(title))
     axes.grid(alpha=0.25)
     return axes.figure

@@ -55,7 +55,7 @@ def sweep(
     bias: Bias = "zero",
     average: Literal["images", "batches"] = "images",
     average_batch_size: int = 64,
-    shortcut: Shortcut = "margins",
+    shortcut: Shortcut = "unchanged",
     batch_size: int = 2000,
 ) -> Sweep:
     """Accuracy and loss of `model` at every K of `schedule`, the K least important channels of `layer` pruned.

@@ -46,6 +46,8 @@ def row_of_point(point: SweepPoint) -> Row:
     }
     if point.confusion is not None:
         row["confusion"] = [list(counts) for counts in point.confusion]
+    if point.is_inferred:
+        row |= {"n_inferred": point.n_inferred, "n_audited": point.n_audited, "loss_se": point.loss_se}
     return row
 
 
@@ -68,16 +70,25 @@ def write_scores(run: RunDir, scores: Mapping[str, np.ndarray]) -> None:
 
 
 def write_results(run: RunDir, points: Sequence[SweepPoint]) -> None:
-    """`results.csv`, ascending K; accuracy and loss to 6 decimals."""
-    rows = [(p.k, p.n_pruned, p.correct, p.total, f"{p.accuracy:.6f}", f"{p.loss:.6f}") for p in points]
-    run.write_csv(run.results_csv, ["k", "n_pruned", "correct", "total", "accuracy", "loss"], rows)
+    """`results.csv`, ascending K; accuracy and loss to 6 decimals.
+
+    Of a run that infers, the loss is in the column `loss_estimate`, and columns behind it say how much was inferred.
+    """
+    header = ["k", "n_pruned", "correct", "total", "accuracy", "loss"]
+    rows: list[tuple[Any, ...]] = [
+        (p.k, p.n_pruned, p.correct, p.total, f"{p.accuracy:.6f}", f"{p.loss:.6f}") for p in points
+    ]
+    if points[0].is_inferred:
+        header[-1:] = ["loss_estimate", "loss_se", "n_inferred", "n_audited"]
+        rows = [(*row, f"{p.loss_se:.6f}", p.n_inferred, p.n_audited) for row, p in zip(rows, points, strict=True)]
+    run.write_csv(run.results_csv, header, rows)
 
 
 def write_metrics(run: RunDir, points: Sequence[SweepPoint], class_names: Sequence[str]) -> None:
     """`metrics.csv`, ascending K: what a point has beyond `results.csv`; `correct_<class>` counts images of a class."""
-    header = ["k", "top5_correct", "n_changed", "n_tied", "n_run", *(f"correct_{name}" for name in class_names)]
-    rows = [(p.k, p.top5_correct, p.n_changed, p.n_tied, p.n_run, *p.class_correct) for p in points]
-    run.write_csv(run.metrics_csv, header, rows)
+    names = ["k", "top5_correct", "n_changed", "n_tied", "n_run"] + ["n_inferred"] * points[0].is_inferred
+    rows = [(*(getattr(point, name) for name in names), *point.class_correct) for point in points]
+    run.write_csv(run.metrics_csv, [*names, *(f"correct_{name}" for name in class_names)], rows)
 
 
 def write_predictions(run: RunDir, ks: Sequence[int], predictions_kn: np.ndarray, labels_n: np.ndarray) -> None:
@@ -94,6 +105,7 @@ def write_comparison(folder: Path, runs: Mapping[str, RunDir]) -> None:
     for label, run in runs.items():
         summary = read_summary(run)
         points, n_channels = read_points(run), int(summary["n_channels"])
+        label += " (inferred)" * points[0].is_inferred
         curves[label] = [(point.n_pruned / n_channels, point.accuracy) for point in points]
         rows += [
             (label, summary["layer"], summary["criterion"], p.k, p.n_pruned, n_channels, p.correct, f"{p.accuracy:.6f}")
@@ -156,6 +168,7 @@ def draw_confusion(run: RunDir, point: SweepPoint, class_names: Sequence[str]) -
     """`figures/confusion_k<K>.png` of a point that has a confusion matrix."""
     assert point.confusion is not None
     title = f"K={point.k}: {point.n_pruned} channels gone, accuracy {point.accuracy:.4f}"
+    title += f", {point.n_inferred:,} images inferred" if point.is_inferred else ""
     return _save(run, f"confusion_k{point.k}", plot_confusion(np.array(point.confusion), class_names, title))
 
 
@@ -164,14 +177,15 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of `summary.json`: what was pruned and how, the baseline, the best, the last and the safe point.
 
-    Safe is the largest K up to which no accuracy is more than `safe_drop` below the baseline; `share` is that of the
-    layer's channels that are then gone.
+    `exact` is False where the run infers predictions. Safe is the largest K up to which no accuracy is more than
+    `safe_drop` below the baseline; `share` is that of the layer's channels that are then gone.
     """
     best = max(points, key=lambda point: (point.correct, point.k))
     baseline = points[0] if points[0].k == 0 else None
     return {
         **layer,
         **settings,
+        "exact": not points[0].is_inferred,
         "n_points": len(points),
         "n_images": points[0].total,
         "baseline": _describe(baseline) if baseline else None,

@@ -121,10 +121,14 @@ def _point_of_row(row: Row) -> SweepPoint:
             values["confusion"] = tuple(tuple(counts) for counts in row["confusion"])
         lists = [values["pruned_channels"], values["class_correct"], *values.get("confusion", ())]
         counts = [row[name] for name in ("k", "correct", "total", "top5_correct", "n_changed", "n_tied", "n_run")]
+        counts += [row[name] for name in ("n_inferred", "n_audited") if name in row]
         if not all(type(count) is int and count >= 0 for count in [*counts, *chain(*lists)]):
             raise ValueError("counts must be whole numbers")
         if row["total"] == 0 or type(row["loss"]) is not float:
             raise ValueError("there must be images and a loss")
+        inference = [row.get(name) for name in ("n_inferred", "n_audited", "loss_se")]
+        if [type(value) for value in inference] not in ([int, int, float], [type(None)] * 3):
+            raise ValueError("of a run that infers each point must have n_inferred, n_audited and loss_se")
         return SweepPoint(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise RunStateError(f"the journal has a row that is no point of a sweep ({error}); start a new run") from error

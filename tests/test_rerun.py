@@ -29,6 +29,9 @@ OTHER: dict[str, tuple[dict[str, Any], str]] = {
     "class_correct": ({"class_correct": [0, 3]}, "class_correct in 2 classes"),
     "n_changed": ({"n_changed": 3}, "n_changed 1 -> 3 (+2)"),
     "n_tied": ({"n_tied": 2}, "n_tied 0 -> 2 (+2)"),
+    "n_inferred": ({"n_inferred": 2, "n_audited": 0, "loss_se": 0.0}, "n_inferred 1 -> 2 (+1)"),
+    "n_audited": ({"n_inferred": 1, "n_audited": 2, "loss_se": 0.0}, "n_audited 0 -> 2 (+2)"),
+    "loss_se": ({"n_inferred": 1, "n_audited": 0, "loss_se": 0.5}, "loss_se 0.0 -> 0.5"),
     "confusion": ({"confusion": [[1, 0], [2, 1]]}, "confusion in 2 cells"),
 }
 
@@ -128,6 +131,7 @@ def test_what_differs_is_told_by_k_and_number_of_images(
 
 def test_every_field_of_a_point_is_compared(toy: Path, tmp_path: Path) -> None:
     assert set(OTHER) | {"k", "n_run"} == {field.name for field in fields(SweepPoint)}
+    edit_point(toy, 2, n_inferred=1, n_audited=0, loss_se=0.0)
     for name, (values, message) in OTHER.items():
         other = Path(shutil.copytree(toy, tmp_path / name))
         edit_point(other, 2, **values)

@@ -14,7 +14,8 @@ from lab3.architectures import build_model
 from lab3.backend import to_numpy
 from lab3.capture import capture, capture_layers, image_weights
 from lab3.engine import SweepPoint, is_tied, sweep_points
-from lab3.engine.bounds import Bounds, LineExceededError, check_line, is_decided
+from lab3.engine.block import BlockScores
+from lab3.engine.bounds import Bounds, LineExceededError, check_line, check_same_answer, is_decided, line
 from lab3.engine.tally import Calibration, Tally
 from lab3.errors import ConfigError, ModelError
 from lab3.graph import list_layers
@@ -290,7 +291,7 @@ def big_task() -> tuple[Any, np.ndarray, np.ndarray]:
     return model, images_nhwc, labels_n
 
 
-@pytest.mark.parametrize("shortcut", ["none", "unchanged", "margins"])
+@pytest.mark.parametrize("shortcut", ["none", "unchanged", "inferred"])
 def test_every_prediction_equals_the_literal_loop(shortcut: Any) -> None:
     model, images_nhwc, labels_n = big_task()
     reference = literal_sweep(model, images_nhwc, labels_n, "pruned", range(96), ranking="once")
@@ -313,10 +314,17 @@ def test_every_prediction_equals_the_literal_loop(shortcut: Any) -> None:
         n_surely, n_perhaps = (is_tied(expected.scores_nl, tolerance).sum() for tolerance in (0.5e-5, 2e-5))
         assert n_surely <= point.n_tied <= n_perhaps
         # With lines it is an estimate.
-        rel, absolute = (0.005, 1e-3) if shortcut == "margins" else (1e-5, 0)
-        assert point.loss == pytest.approx(expected.loss, rel=rel, abs=absolute)
+        if shortcut == "inferred":
+            assert point.n_inferred is not None and point.loss_se is not None
+            assert point.n_inferred <= 1500 - point.n_run and (point.loss_se == 0 or point.n_inferred > 0)
+            assert abs(point.loss - expected.loss) < 4 * point.loss_se + 1e-5
+        else:
+            assert (point.n_inferred, point.n_audited, point.loss_se) == (None, None, None)
+            assert point.loss == pytest.approx(expected.loss, rel=1e-5)
     share_run = sum(point.n_run for point in points) / (96 * 1500)
-    assert share_run == 1 if shortcut == "none" else share_run < (0.83 if shortcut == "margins" else 1)
+    assert share_run == 1 if shortcut == "none" else share_run < (0.84 if shortcut == "inferred" else 1)
+    n_inferred, n_audited = (sum(getattr(point, name) or 0 for point in points) for name in ("n_inferred", "n_audited"))
+    assert (n_inferred > 10_000 and 0.005 < n_audited / n_inferred < 0.02) == (shortcut == "inferred")
 
 
 def test_a_bound_that_does_not_hold_has_the_block_run_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +332,8 @@ def test_a_bound_that_does_not_hold_has_the_block_run_without_it(monkeypatch: py
     exact = fast_sweep(model, images_nhwc, labels_n, "pruned", list(range(96)), shortcut="unchanged")
     # A bound this small decides nearly every image at once, wrongly for some; audits and runs in the middle notice.
     monkeypatch.setattr("lab3.engine.bounds.SAFETY", 1e-3)
-    points = fast_sweep(model, images_nhwc, labels_n, "pruned", list(range(96)), shortcut="margins")
+    points = fast_sweep(model, images_nhwc, labels_n, "pruned", list(range(96)), shortcut="inferred")
+    assert {(p.n_inferred, p.n_audited, p.loss_se) for p in points} == {(0, 0, 0.0)}
     assert [(p.correct, p.n_changed, p.n_run) for p in points] == [(p.correct, p.n_changed, p.n_run) for p in exact]
 
 
@@ -344,18 +353,33 @@ def test_what_lines_miss_of_the_loss_is_estimated_by_the_images_run_at_every_k()
     labels_n = np.zeros(4, int)
     off_the_line_knl = np.log([[[0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]])
     true_knl = np.log([[[0.25, 0.75], [0.125, 0.875]]])  # of images 1 and 3
-    tally = Tally(labels_n, labels_n, 2, 1, Calibration(np.array([1, 3]), true_knl, Bounds(true_knl)))
+    calibration = Calibration(np.array([1, 3]), true_knl, Bounds(true_knl))
+    tally = Tally(labels_n, labels_n, 2, 1, infers=True, calibration=calibration)
     for rows in (slice(0, 2), slice(2, 4)):
-        tally.add(rows, off_the_line_knl[:, rows], np.ones((1, 2), bool))
-    # They lose 1 and 2 times log(2) more than their lines say, 1.5 times on average.
-    assert tally.point(0, PruneStep(0, ())).loss == pytest.approx(2.5 * np.log(2))
+        was_run, inferred = np.zeros((1, 2), bool), np.ones((1, 2), bool)
+        tally.add(rows, BlockScores(off_the_line_knl[:, rows].copy(), was_run, inferred, np.zeros((1, 2), bool)))
+    point = tally.point(0, PruneStep(0, ()))
+    # They lose 1 and 2 times log(2) more than their lines say, 1.5 times on average, with variance 0.5 log(2)^2.
+    assert point.loss == pytest.approx(2.5 * np.log(2))
+    assert point.loss_se == pytest.approx(np.sqrt((1 - 2 / 4) * 0.5 / 2) * np.log(2))
+    # Their own classes are those of the runs, which say 1.
+    assert (point.n_run, point.n_inferred, tally.predicted_kn.tolist()) == (2, 2, [[0, 1, 0, 1]])
 
 
 def test_scores_further_from_the_line_than_allowed_are_noticed() -> None:
     low, high, middle = np.array([[0.0, 0.0]]), np.array([[4.0, 0.0]]), np.array([[2.0, 0.0]])
-    check_line(low, high, middle, np.array([0.25]), np.array([1.0]))
+    check_line(line(low, high, 0.25), middle, np.array([1.0]))
     with pytest.raises(LineExceededError):
-        check_line(low, high, middle, np.array([0.25]), np.array([0.99]))
+        check_line(line(low, high, 0.25), middle, np.array([0.99]))
+
+
+def test_an_audit_with_another_answer_than_the_line_is_noticed() -> None:
+    off_the_line, run, labels = np.array([[3.0, 2.0, 1.0]]), np.array([[3.0, 1.0, 2.0]]), np.array([1])
+    check_same_answer(off_the_line, run, labels, n_best=1)
+    check_same_answer(off_the_line, run, np.array([0]), n_best=2)
+    for other, n_best in ((run, 2), (np.array([[2.0, 3.0, 1.0]]), 3)):
+        with pytest.raises(LineExceededError):
+            check_same_answer(off_the_line, other, labels, n_best=n_best)
 
 
 def test_scores_that_differ_by_rounding_alone_are_tied() -> None:
@@ -364,15 +388,17 @@ def test_scores_that_differ_by_rounding_alone_are_tied() -> None:
     ]  # fmt: skip
 
 
-def test_a_sweep_resumed_at_any_k_gives_the_same_bits() -> None:
+@pytest.mark.parametrize("shortcut", ["unchanged", "inferred"])
+def test_a_sweep_resumed_at_any_k_gives_the_same_bits(shortcut: Any) -> None:
     model, images_nhwc, labels_n = big_task()
     split = split_model(model, "pruned", **AS_REPORTED)
     weights_n = np.full(1500, 1 / 1500)
     captured = capture(split, images_nhwc, lambda x: x, weights_n=weights_n, batch_size=500, cache_mb=100)
     steps = plan_pruning(captured.importance_c, split.pruned_map, range(96), "iterative")
-    whole = list(sweep_points(split, captured.features, labels_n, steps, batch_size=600))
+    settings: dict[str, Any] = {"batch_size": 600, "shortcut": shortcut}
+    whole = list(sweep_points(split, captured.features, labels_n, steps, **settings))
     for n_done in (1, 8, 9, 39, 40, 70, 95):
-        rest = list(sweep_points(split, captured.features, labels_n, steps, batch_size=600, done=range(n_done)))
+        rest = list(sweep_points(split, captured.features, labels_n, steps, done=range(n_done), **settings))
         assert rest == whole[n_done:]
 
 

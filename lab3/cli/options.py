@@ -94,7 +94,13 @@ def data_options(command: Command) -> Command:
 
 
 def variant_options(command: Command) -> Command:
-    """`--layer` and `--criterion`, several of each."""
+    """`--layer` and `--criterion`, several of each, and `--infer`."""
+    command = click.option(
+        "--infer",
+        is_flag=True,
+        help="Faster and not exact: infer predictions between two K where they seem sure, and say how many "
+        "(sweep.shortcut=inferred).",
+    )(command)
     command = click.option(
         "--criterion",
         "criteria",

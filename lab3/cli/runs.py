@@ -128,9 +128,16 @@ def resume_command(run: Path, device: Any, mode: str | None, max_attempts: int |
 
 
 def _start_sweep(
-    experiment: Path | None, settings: list[str], *, layers: tuple[str, ...], criteria: tuple[str, ...], **options: Any
+    experiment: Path | None,
+    settings: list[str],
+    *,
+    layers: tuple[str, ...],
+    criteria: tuple[str, ...],
+    infer: bool,
+    **options: Any,
 ) -> None:
     """One run, or with several layers or criteria a group of runs."""
+    settings = [*settings, *["sweep.shortcut=inferred"] * infer]
     parsed = [parse_layer(layer) for layer in layers]
     if len(parsed) <= 1 and len(criteria) <= 1 and parsed != ["all"]:
         chosen = {"prune__layer": parsed[0] if parsed else None, "prune__criterion": criteria[0] if criteria else None}

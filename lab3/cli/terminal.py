@@ -168,6 +168,7 @@ def show_group(group: Group) -> None:
     table = _new_table("run", "channels", *(f"{share:.0%} gone" for share in _SHOWN_SHARES))
     for label, run in group.runs.items():
         points = read_points(run)
+        label += " (inferred)" * points[0].is_inferred
         n_channels = json.loads(run.summary_json.read_text())["n_channels"]
         shares = np.array([point.n_pruned / n_channels for point in points])
         shown = [points[int(np.abs(shares - share).argmin())] for share in _SHOWN_SHARES]
@@ -190,7 +191,10 @@ def show_layers(layers: Sequence[LayerInfo]) -> None:
 
 
 def _show_points(points: Sequence[SweepPoint]) -> None:
-    table = _new_table("K", "gone", "correct", "accuracy", "change", "loss")
+    infers = points[0].is_inferred
+    table = _new_table(
+        "K", "gone", "correct", "accuracy", "change", *(["est. loss", "inferred"] if infers else ["loss"])
+    )
     for point in _spread(points):
         change = "" if point is points[0] else f"{point.accuracy - points[0].accuracy:+.4f}"
         table.add_row(
@@ -199,9 +203,11 @@ def _show_points(points: Sequence[SweepPoint]) -> None:
             f"{point.correct:,}",
             f"{point.accuracy:.4f}",
             change,
-            f"{point.loss:.4f}",
+            *([f"{point.loss:.4f} ±{point.loss_se:.4f}", f"{point.n_inferred:,}"] if infers else [f"{point.loss:.4f}"]),
         )
     _print_table(table)
+    if infers:
+        click.echo("inferred, not exact: that many predictions were not computed; without --infer all counts are exact")
 
 
 def _spread(points: Sequence[SweepPoint]) -> list[SweepPoint]:

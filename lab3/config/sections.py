@@ -114,14 +114,22 @@ class SweepSection(Section):
 
     schedule: str | list[int] = "0:C:1"  # start:stop:step with C channels, or a list of K
     feature_maps_k: list[int] = []  # K whose mean feature maps and confusion matrix are drawn too, as at K = 0
-    shortcut: Literal["none", "unchanged", "margins"] = (
-        "margins"  # which images need not be run at every K; see engine.py
-    )
+    # Which images need not be run at every K; `none` and `unchanged` are exact, `inferred` is not. See lab3/engine.
+    shortcut: Literal["none", "unchanged", "inferred"] = "unchanged"
     safe_drop: Fraction = 0.01  # the largest K that loses at most this much accuracy is called safe in the summary
     save_predictions: bool = False  # predictions.npz: the predicted class of every image at every K
     batch_size: Positive = 2000  # images on the device at a time; changes memory and speed, not the counts
     capture_batch_size: Positive = 250  # images per step of the capture pass
     cache_mb: Annotated[int, Field(ge=0)] = 64  # features above this many MB lie in a temporary file
+
+    @field_validator("shortcut", mode="before")
+    @classmethod
+    def _no_earlier_name(cls, shortcut: object) -> object:
+        if shortcut == "margins":
+            raise ValueError(
+                "must be 'none', 'unchanged' or 'inferred', which is what 'margins' was, as it is not exact"
+            )
+        return shortcut
 
     @field_validator("schedule")
     @classmethod

@@ -1,12 +1,26 @@
 """Some images, on the device, for one block of K."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from lab3.backend import fill_block, fill_pairs, to_numpy, to_tensor
 from lab3.rank import PruneStep
 from lab3.split import Split
+
+
+class BlockScores(NamedTuple):
+    """Logits `(K, n, L)` of a block of images, and where they were computed, inferred and audited, each `(K, n)`.
+
+    `inferred_kn` and `audited_kn` are None where nothing can be inferred. What was neither computed nor inferred is
+    known: the image has the same input as at another K.
+    """
+
+    logits_knl: np.ndarray
+    was_run_kn: np.ndarray
+    inferred_kn: np.ndarray | None = None
+    audited_kn: np.ndarray | None = None
 
 
 class Block:
@@ -65,12 +79,12 @@ class Block:
             logits_pl[part] = to_numpy(part_pl)[: part.stop - part.start]
         return logits_pl
 
-    def run_every_step(self) -> tuple[np.ndarray, np.ndarray]:
-        """Logits `(K, n, L)` of every image at every step, and that they were computed, `(K, n)`."""
+    def run_every_step(self) -> BlockScores:
+        """Every image run at every step."""
         logits_knl = np.stack([self.run_all(step) for step in range(self.n_steps)])
-        return logits_knl, np.ones(logits_knl.shape[:2], bool)
+        return BlockScores(logits_knl, np.ones(logits_knl.shape[:2], bool))
 
-    def run_changed(self) -> tuple[np.ndarray, np.ndarray]:
+    def run_changed(self) -> BlockScores:
         """As `run_every_step`, but an image with the same features as at the step before is not run again."""
         was_run_kn = np.ones((self.n_steps, self.n), bool)
         was_run_kn[1:] = self._changes_kn[1:] > self._changes_kn[:-1]
@@ -80,7 +94,7 @@ class Block:
         for step in range(1, self.n_steps):
             same = ~was_run_kn[step]
             logits_knl[step, same] = logits_knl[step - 1, same]
-        return logits_knl, was_run_kn
+        return BlockScores(logits_knl, was_run_kn)
 
 
 def _n_changes(own: np.ndarray, pruned: np.ndarray, units: np.ndarray, gone_ku: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ SAFETY = 3.0
 
 
 class LineExceededError(Exception):
-    """Scores moved further from a straight line than the bound allows."""
+    """Scores moved further from a straight line than the bound allows, or to another answer."""
 
 
 class Bounds:
@@ -46,7 +46,7 @@ class Bounds:
 def is_decided(
     low_pl: np.ndarray, high_pl: np.ndarray, allowed_p: np.ndarray, labels_p: np.ndarray, n_best: int = 5
 ) -> np.ndarray:
-    """True where the best class, and whether the label is among the `n_best`, are the same everywhere between, `(P,)`.
+    """True where the best class, and whether the label is among the `n_best`, are the same all along the line, `(P,)`.
 
     `allowed_p`: how far a difference of two scores can be from the straight line between the two ends.
     """
@@ -61,12 +61,23 @@ def is_decided(
     return decided_p
 
 
-def check_line(
-    low_pl: np.ndarray, high_pl: np.ndarray, between_pl: np.ndarray, share_p: np.ndarray, allowed_p: np.ndarray
-) -> None:
-    """Raise `LineExceededError` if scores `share_p` of the way are further from the line than allowed."""
-    if (_spread(between_pl - line(low_pl, high_pl, share_p[:, np.newaxis])) > allowed_p).any():
+def check_line(line_pl: np.ndarray, run_pl: np.ndarray, allowed_p: np.ndarray) -> None:
+    """Raise `LineExceededError` if scores of a run are further from those of the line than allowed."""
+    if (_spread(run_pl - line_pl) > allowed_p).any():
         raise LineExceededError
+
+
+def check_same_answer(line_pl: np.ndarray, run_pl: np.ndarray, labels_p: np.ndarray, n_best: int = 5) -> None:
+    """Raise `LineExceededError` if a run has another best class, or the label elsewhere, than the line has."""
+    answers = [(each_pl.argmax(axis=1), n_better(each_pl, labels_p) < n_best) for each_pl in (line_pl, run_pl)]
+    if any((one != other).any() for one, other in zip(*answers, strict=True)):
+        raise LineExceededError
+
+
+def n_better(logits_nl: np.ndarray, labels_n: np.ndarray) -> np.ndarray:
+    """How many scores exceed the label's, `(n,)`."""
+    better_n: np.ndarray = (logits_nl > np.take_along_axis(logits_nl, labels_n[:, np.newaxis], axis=1)).sum(axis=1)
+    return better_n
 
 
 def line(low_pl: np.ndarray, high_pl: np.ndarray, share: np.ndarray | float) -> np.ndarray:

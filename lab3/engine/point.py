@@ -11,9 +11,12 @@ class SweepPoint:
 
     `top5_correct`: images whose label is among the 5 best classes. `class_correct`: correct images of each class.
     `n_changed`: images whose predicted class is not that of K = 0. `n_tied`: images whose two best scores differ by no
-    more than rounding, so that their class may be another one elsewhere. `n_run`: images whose scores were computed;
-    those of the others were known without (see the package). `confusion`, where it was asked for: images of each class,
-    by predicted class.
+    more than rounding, so that their class may be another one elsewhere. `n_run`: images whose scores were computed.
+    `confusion`, where it was asked for: images of each class, by predicted class.
+
+    Without inference the last three are None, and the scores of images that were not run were known, as their input
+    was that of an earlier K. With it, `n_inferred` images have a prediction that was neither computed nor known, which
+    for `n_audited` others was checked by a run, and `loss` is an estimate with the standard error `loss_se`.
     """
 
     k: int
@@ -27,11 +30,19 @@ class SweepPoint:
     n_tied: int
     n_run: int
     confusion: tuple[tuple[int, ...], ...] | None = None
+    n_inferred: int | None = None
+    n_audited: int | None = None
+    loss_se: float | None = None
 
     @property
     def n_pruned(self) -> int:
         """Channels actually gone."""
         return len(self.pruned_channels)
+
+    @property
+    def is_inferred(self) -> bool:
+        """True for a point of a run that infers predictions, though perhaps none at this K."""
+        return self.n_inferred is not None
 
     @property
     def accuracy(self) -> float:

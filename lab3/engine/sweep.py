@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from lab3.engine.bisect import run_bisected
-from lab3.engine.block import Block
+from lab3.engine.block import Block, BlockScores
 from lab3.engine.bounds import Bounds, LineExceededError
 from lab3.engine.point import SweepPoint, cross_entropy
 from lab3.engine.tally import Calibration, Tally
@@ -14,7 +14,7 @@ from lab3.rank import PruneStep
 from lab3.split import Split
 from lab3.storage import blocks_of
 
-Shortcut = Literal["none", "unchanged", "margins"]
+Shortcut = Literal["none", "unchanged", "inferred"]
 
 _FIRST_BLOCK, _BLOCK = 8, 32
 _N_CALIBRATION = 256
@@ -28,7 +28,7 @@ def sweep_points(
     *,
     done: Collection[int] = (),
     batch_size: int = 2000,
-    shortcut: Shortcut = "margins",
+    shortcut: Shortcut = "unchanged",
     predictions_kn: np.ndarray | None = None,
     confusion_k: Collection[int] = (),
     on_block: Callable[[], None] = lambda: None,
@@ -48,14 +48,15 @@ def sweep_points(
         if baseline_n is None:
             baseline_n = engine.predict_unpruned()
         calibration = engine.calibrate(block)
+        about = (labels_n, baseline_n, split.n_labels, len(block))
         try:
-            tally = Tally(labels_n, baseline_n, split.n_labels, len(block), calibration)
-            for rows, logits_knl, was_run_kn in engine.run(block, calibration):
-                tally.add(rows, logits_knl, was_run_kn)
+            tally = Tally(*about, infers=shortcut == "inferred", calibration=calibration)
+            for rows, scores in engine.run(block, calibration):
+                tally.add(rows, scores)
         except LineExceededError:
-            tally = Tally(labels_n, baseline_n, split.n_labels, len(block))
-            for rows, logits_knl, was_run_kn in engine.run(block):
-                tally.add(rows, logits_knl, was_run_kn)
+            tally = Tally(*about, infers=True)
+            for rows, scores in engine.run(block):
+                tally.add(rows, scores)
         if predictions_kn is not None:
             predictions_kn[block.start : block.stop] = tally.predicted_kn
         for number, i in enumerate(block):
@@ -81,8 +82,8 @@ def channel_losses(
         steps = [PruneStep(0, ()), *alone]
         sums = np.zeros(len(steps))
         engine = _Engine(split, features, labels_n, steps, batch_size, "none", on_block)
-        for rows, logits_knl, _ in engine.run(range(len(steps))):
-            sums += [cross_entropy(logits_nl, labels_n[rows]).sum() for logits_nl in logits_knl]
+        for rows, scores in engine.run(range(len(steps))):
+            sums += [cross_entropy(logits_nl, labels_n[rows]).sum() for logits_nl in scores.logits_knl]
         losses_c[channels] = (sums[1:] - sums[0]) / len(labels_n)
     return losses_c
 
@@ -121,7 +122,7 @@ class _Engine:
         self._split, self._features, self._labels_n, self._steps = split, features, labels_n, steps
         self._n_images, self._batch_size = len(labels_n), min(batch_size, len(labels_n))
         # Where a quarter of the images would be calibration, nothing is gained.
-        self._shortcut = "unchanged" if shortcut == "margins" and self._n_images < 4 * _N_CALIBRATION else shortcut
+        self._shortcut = "unchanged" if shortcut == "inferred" and self._n_images < 4 * _N_CALIBRATION else shortcut
 
     def predict_unpruned(self) -> np.ndarray:
         """The class predicted for each image with no channel gone, `(N,)`."""
@@ -130,28 +131,27 @@ class _Engine:
 
     def calibrate(self, indices: range) -> Calibration | None:
         """Some images run at every step of `indices`, drawn with their first as the seed; None without that need."""
-        if self._shortcut != "margins" or len(indices) < 3:
+        if self._shortcut != "inferred" or len(indices) < 3:
             return None
         rng = np.random.default_rng(indices.start)
         rows = np.sort(rng.choice(self._n_images, _N_CALIBRATION, replace=False))
         steps = [self._steps[i] for i in indices]
         features = self._split.read_features(self._features, rows)
-        logits_knl, _ = Block(self._split, steps, features, len(rows), self._batch_size).run_changed()
+        logits_knl = Block(self._split, steps, features, len(rows), self._batch_size).run_changed().logits_knl
         return Calibration(rows, logits_knl, Bounds(logits_knl))
 
-    def run(
-        self, indices: range, calibration: Calibration | None = None
-    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        """(rows, logits `(K, n, L)`, which were computed `(K, n)`) for each block of images."""
+    def run(self, indices: range, calibration: Calibration | None = None) -> Iterator[tuple[slice, BlockScores]]:
+        """The rows and scores of each block of images."""
         steps = [self._steps[i] for i in indices]
         for rows in blocks_of(self._n_images, self._batch_size):
             block = self._block(steps, rows)
             if calibration is not None:
-                yield rows, *run_bisected(block, calibration.bounds, self._labels_n[rows])
+                seed = (indices.start, rows.start)
+                yield rows, run_bisected(block, calibration.bounds, self._labels_n[rows], seed)
             elif self._shortcut == "none":
-                yield rows, *block.run_every_step()
+                yield rows, block.run_every_step()
             else:
-                yield rows, *block.run_changed()
+                yield rows, block.run_changed()
 
     def _block(self, steps: Sequence[PruneStep], rows: slice) -> Block:
         self._on_block()

@@ -11,7 +11,7 @@ from lab3.engine import SweepPoint
 from lab3.rundir import RunDir
 from lab3.training import Epoch
 
-_COUNTS = ("correct", "total", "top5_correct", "n_changed", "n_tied")
+_COUNTS = ("correct", "total", "top5_correct", "n_changed", "n_tied", "n_inferred", "n_audited")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _compare_points(before: SweepPoint, after: SweepPoint) -> Iterator[str]:
     for name in _COUNTS:
         then, now = getattr(before, name), getattr(after, name)
         if then != now:
-            yield f"{name} {then} -> {now} ({now - then:+d})"
+            yield f"{name} {then} -> {now} ({(now or 0) - (then or 0):+d})"
     if before.class_correct != after.class_correct:
         yield f"class_correct in {_n_differing(before.class_correct, after.class_correct)} classes"
     if before.confusion != after.confusion:
@@ -61,6 +61,8 @@ def _compare_points(before: SweepPoint, after: SweepPoint) -> Iterator[str]:
         yield f"confusion in {_n_differing(*flat)} cells"
     if before.loss != after.loss:
         yield f"loss {before.loss:.6f} -> {after.loss:.6f} ({after.loss - before.loss:+.1e})"
+    if before.loss_se != after.loss_se:
+        yield f"loss_se {before.loss_se} -> {after.loss_se}"
 
 
 def _compare_work(before: dict[int, SweepPoint], after: dict[int, SweepPoint]) -> Iterator[str]:

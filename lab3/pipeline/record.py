@@ -110,7 +110,7 @@ def tell_results(run: RunDir, tracker: Tracker) -> None:
         *sorted(run.figures.glob("*.png")),
     ]
     files = {path.relative_to(run.path).as_posix(): path for path in named if path.exists()}
-    facts = {"run": run.run_id, "best": summary.get("best"), "baseline": summary.get("baseline")}
+    facts = {"run": run.run_id, **{name: summary.get(name) for name in ("best", "baseline", "exact")}}
     tracker.log_asset(Asset("output", "results", f"results-{_plain(run.run_id)}", facts, files))
 
 

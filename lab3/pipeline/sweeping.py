@@ -48,6 +48,8 @@ def sweep_network(
     )
     if prune.layer is None and (names := score_convolutions(materials.model)):
         progress.say(f"the channels of {' and '.join(names)} are the classes: the last convolution before is pruned")
+    if config.sweep.shortcut == "inferred":
+        progress.say("sweep.shortcut is inferred: not every prediction is computed, so counts may be wrong somewhere")
     if split.reason:
         progress.say(f"the network behind {split.layer_name} is run whole for every K: {split.reason}")
     with timed(elapsed, "capture_s"):
@@ -71,7 +73,7 @@ def sweep_network(
     header = sweep_header(run, config, run.read_manifest())
     with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, header) as journal:
         points = readers.points_of_rows(journal.rows)
-        _check_points(points, steps, materials, split.n_labels)
+        _check_points(points, steps, materials, split.n_labels, config.sweep.shortcut == "inferred")
         for point in points:
             tracker.log_point(point)
         with progress.bar("sweep", len(steps), "K") as advance:
@@ -92,13 +94,17 @@ def sweep_network(
     outputs.draw_accuracy(run, points, split.layer_name, split.n_channels)
     tell_end(run, config, points, tracker)
     layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
-    settings = {**prune.model_dump(exclude={"layer", "score_on"}), "scored_on": materials.scored_on.source}
+    settings = {
+        **prune.model_dump(exclude={"layer", "score_on"}),
+        "scored_on": materials.scored_on.source,
+        "shortcut": config.sweep.shortcut,
+    }
     summary = outputs.summarise(points, layer, settings, config.sweep.safe_drop)
     return {**summary, "self_check": checked.summary()}
 
 
 def _check_points(
-    points: Sequence[SweepPoint], steps: Sequence[PruneStep], materials: Materials, n_labels: int
+    points: Sequence[SweepPoint], steps: Sequence[PruneStep], materials: Materials, n_labels: int, infers: bool
 ) -> None:
     """Raise `RunStateError` if the journal has a point that this sweep cannot have."""
     gone = {step.k: step.pruned_channels for step in steps}
@@ -110,6 +116,7 @@ def _check_points(
             ("have the channels gone that the ranking gives", point.pruned_channels == gone.get(point.k)),
             (f"be of {len(materials.test)} images", point.total == len(materials.test)),
             ("be right for as many images as its classes", point.correct == sum(point.class_correct) <= point.total),
+            ("say what was inferred only where the run infers", point.is_inferred == infers),
             (f"have {n_labels} classes", len(point.class_correct) == n_labels),
             (
                 "have a confusion matrix of its classes",

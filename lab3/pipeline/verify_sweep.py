@@ -40,7 +40,7 @@ def check_sweep(run: RunDir, config: Config, manifest: Mapping[str, Any], found:
                 f"journal.jsonl was begun with other settings than config.yaml and manifest.json have: "
                 f"{', '.join(differing)}"
             )
-        _check_points(points, manifest, found)
+        _check_points(points, config, manifest, found)
     if points is None:
         return
     with found.reading("capture.npz"):
@@ -68,9 +68,11 @@ def check_sweep(run: RunDir, config: Config, manifest: Mapping[str, Any], found:
                     _check_predictions(run, points, found)
 
 
-def _check_points(points: Sequence[SweepPoint], manifest: Mapping[str, Any], found: Verified) -> None:
+def _check_points(points: Sequence[SweepPoint], config: Config, manifest: Mapping[str, Any], found: Verified) -> None:
     n_images = manifest["data"]["test"]["n_images"]
+    infers = config.sweep.shortcut == "inferred"
     for what, wrong in {
+        "what was inferred is not told just where the run infers": [p.k for p in points if p.is_inferred != infers],
         f"total is not {n_images}, the number of images": [p.k for p in points if p.total != n_images],
         "correct is not the sum over the classes": [p.k for p in points if p.correct != sum(p.class_correct)],
         "the confusion matrix does not fit class_correct": [
@@ -113,7 +115,7 @@ def _compare_lines(path: Path, anew: Path, found: Verified) -> None:
 
 def _check_summary(run: RunDir, config: Config, points: Sequence[SweepPoint], n_channels: int, found: Verified) -> None:
     summary = readers.read_summary(run)
-    settings = config.prune.model_dump(exclude={"layer", "score_on"})
+    settings = {**config.prune.model_dump(exclude={"layer", "score_on"}), "shortcut": config.sweep.shortcut}
     summarised = outputs.summarise(points, {"n_channels": n_channels}, settings, config.sweep.safe_drop)
     for name, value in summarised.items():
         if summary.get(name) != value:

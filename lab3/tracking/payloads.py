@@ -17,13 +17,21 @@ def row_of_epoch(epoch: Epoch) -> dict[str, Any]:
 
 
 def row_of_point(point: SweepPoint) -> dict[str, Any]:
-    """What W&B's history holds of a point, media aside."""
+    """What W&B's history holds of a point, media aside; a loss that is an estimate has another name."""
+    loss: dict[str, Any] = {"loss": point.loss}
+    if point.is_inferred:
+        loss = {
+            "loss_estimate": point.loss,
+            "loss_se": point.loss_se,
+            "n_inferred": point.n_inferred,
+            "n_audited": point.n_audited,
+        }
     return {
         "K": point.k,
         "n_pruned": point.n_pruned,
         "correct": point.correct,
         "accuracy": point.accuracy,
-        "loss": point.loss,
+        **loss,
         "top5_accuracy": point.top5_correct / point.total,
         "n_changed": point.n_changed,
     }
@@ -49,7 +57,8 @@ def make_chart(points: Sequence[SweepPoint]) -> Any:
     import wandb
 
     table = wandb.Table(["K", "accuracy"], [[point.k, point.accuracy] for point in points])
-    return wandb.plot.line(table, "K", "accuracy", title="Accuracy over K")
+    title = "Accuracy over K" + ", inferred" * points[0].is_inferred
+    return wandb.plot.line(table, "K", "accuracy", title=title)
 
 
 def make_artifact(asset: Asset) -> Any:

@@ -21,6 +21,7 @@ _PREEMPTION_S = 6.0
 _HELD_S = 0.5  # the client takes about a millisecond a row, which fast sweeps would feel
 # Not "*": W&B would then write a K into the rows of training and of media too.
 SWEEP_METRICS = ("n_pruned", "correct", "accuracy", "loss", "top5_accuracy", "n_changed")
+INFERRED_METRICS = ("loss_estimate", "loss_se", "n_inferred", "n_audited")
 
 
 def has_key() -> bool:
@@ -216,7 +217,7 @@ class WandbTracker:
         self._run.define_metric("K")
         self._run.define_metric("epoch")
         self._run.define_metric("train/*", step_metric="epoch")
-        for name in SWEEP_METRICS:
+        for name in SWEEP_METRICS + INFERRED_METRICS:
             self._run.define_metric(name, step_metric="K")
 
     def _forget_failed_start(self) -> None:
