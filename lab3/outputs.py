@@ -21,6 +21,7 @@ from lab3.figures import (
     plot_feature_maps,
     plot_learning_curves,
     save_figure,
+    short,
 )
 from lab3.files import write_atomically
 from lab3.journal import Row
@@ -162,6 +163,7 @@ def draw_feature_maps(
     `facts`: what `figures.about` says; so in the other figures of a run.
     """
     n_channels = mean_map_hwc.shape[2]
+    layer_name = short(layer_name)
     title = f"mean feature maps of {layer_name}, {n_channels} channels"
     limits = grey_limits(mean_map_hwc)
     first = plot_feature_map(mean_map_hwc[..., 0], f"mean feature map of {layer_name}, channel 0", facts)

@@ -26,15 +26,19 @@ def save_figure(figure: Any, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": "lab3"})
 
 
-def set_title(axes: Any, *text: str, size: float = 12.0) -> None:
-    """Lines broken to fit the figure's width."""
+def set_title(axes: Any, *text: str, size: float = 10.0) -> None:
+    """Lines above `axes`, broken to fit the figure's width."""
+    axes.set_title(_join_lines(axes.figure, text, size), fontsize=size)
+
+
+def set_figure_title(figure: Any, *text: str, size: float = 10.0) -> None:
+    """Lines above all of `figure`, broken to fit its width."""
+    figure.suptitle(_join_lines(figure, text, size), fontsize=size)
+
+
+def _join_lines(figure: Any, text: Iterable[str], size: float) -> str:
     # A letter is about 0.55 of the font's size wide, and axes are not as wide as their figure.
-    n_letters = int(0.8 * axes.figure.get_figwidth() * 72 / (0.55 * size))
-    axes.set_title(join_lines(text, n_letters), fontsize=size)
-
-
-def join_lines(text: Iterable[str], n_letters: int) -> str:
-    """Lines of at most `n_letters`, as matplotlib shows them."""
+    n_letters = int(0.8 * figure.get_figwidth() * 72 / (0.55 * size))
     wrapped = [part for line in text for part in textwrap.wrap(printable(line), n_letters)]
     return "\n".join(plain(part) for part in wrapped)
 

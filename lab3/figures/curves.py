@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lab3.engine import SweepPoint
-from lab3.figures.canvas import BLUE, GREY, ORANGE, new_axes, new_figure, plain, set_title, short
+from lab3.figures.canvas import BLUE, GREY, ORANGE, new_axes, new_figure, plain, set_figure_title, set_title, short
 from lab3.training import Epoch, best_epoch
 
 # Okabe and Ito's colors, which people with any color vision tell apart, without the yellow that is lost on white.
@@ -43,10 +43,10 @@ def plot_accuracy(
         axes.annotate(
             f"K = 0: {accuracies[0]:.4f}",
             (n_channels, accuracies[0]),
-            xytext=(-5, 4),
+            xytext=(-5, -4),
             textcoords="offset points",
             ha="right",
-            va="bottom",
+            va="top",
             color="#555555",
             fontsize=9,
         )
@@ -85,7 +85,7 @@ def plot_comparison(curves: Mapping[str, Sequence[tuple[float, float]]], title: 
     axes.set_ylim(0, min(1.04, 1.08 * max(accuracy for curve in curves.values() for _, accuracy in curve)))
     axes.set_xlabel("share of the layer's channels pruned")
     axes.set_ylabel("test accuracy")
-    set_title(axes, title, facts)
+    set_figure_title(axes.figure, title, facts)
     axes.grid(alpha=0.25)
     legend = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "ncols": math.ceil(len(curves) / 26)}
     axes.legend(frameon=False, fontsize=8, handlelength=4, **legend)
@@ -135,5 +135,5 @@ def plot_learning_curves(history: Sequence[Epoch], title: str) -> Any:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    figure.suptitle(plain(title))
+    set_figure_title(figure, title, size=12)
     return figure

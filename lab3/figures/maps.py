@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lab3.figures.canvas import ORANGE, join_lines, new_figure, set_title
+from lab3.figures.canvas import ORANGE, new_figure, set_figure_title, set_title
 
 
 def plot_feature_map(map_hw: np.ndarray, title: str, facts: str = "") -> Any:
@@ -16,7 +16,7 @@ def plot_feature_map(map_hw: np.ndarray, title: str, facts: str = "") -> Any:
     picture = axes.imshow(map_hw, cmap="gray")
     axes.set_xticks(range(map_hw.shape[1]) if map_hw.shape[1] <= 16 else [])
     axes.set_yticks(range(map_hw.shape[0]) if map_hw.shape[0] <= 16 else [])
-    set_title(axes, title, facts, size=8.5)
+    set_title(axes, title, facts, size=8)
     figure.colorbar(picture, ax=axes, label="mean activation")
     return figure
 
@@ -33,7 +33,7 @@ def plot_feature_maps(
     figure = new_figure(10, 8.45 * _grid_shape(maps_hwc) + 0.6)
     axes = figure.subplots()
     picture = _draw_grid(axes, maps_hwc, (), limits)
-    set_title(axes, title, facts, size=10)
+    set_title(axes, title, facts)
     figure.colorbar(picture, ax=axes, **_scale_of([maps_hwc], limits), fraction=0.035, pad=0.015, aspect=40)
     return figure
 
@@ -52,9 +52,9 @@ def plot_before_after(
     left, right = figure.subplots(1, 2)
     _draw_grid(left, before_hwc, (), limits)
     picture = _draw_grid(right, after_hwc, pruned_channels, limits)
-    set_title(left, "K = 0: no channel pruned", size=10)
-    set_title(right, f"K = {k}: {len(pruned_channels)} channels pruned", size=10)
-    figure.suptitle(join_lines([title, facts], 170), fontsize=11)
+    set_title(left, "K = 0: no channel pruned")
+    set_title(right, f"K = {k}: {len(pruned_channels)} channels pruned")
+    set_figure_title(figure, title, facts, size=11)
     scale = _scale_of([before_hwc, after_hwc], limits)
     figure.colorbar(picture, ax=(left, right), **scale, fraction=0.02, pad=0.01, aspect=40)
     return figure
