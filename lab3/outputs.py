@@ -11,6 +11,7 @@ import numpy as np
 
 from lab3.engine import SweepPoint
 from lab3.figures import (
+    about,
     grey_limits,
     plot_accuracy,
     plot_before_after,
@@ -20,6 +21,7 @@ from lab3.figures import (
     plot_feature_maps,
     plot_learning_curves,
     save_figure,
+    short,
 )
 from lab3.files import write_atomically
 from lab3.journal import Row
@@ -102,10 +104,14 @@ def write_predictions(run: RunDir, ks: Sequence[int], predictions_kn: np.ndarray
 def write_comparison(folder: Path, runs: Mapping[str, RunDir]) -> None:
     """`comparison.csv` and `comparison.png` of finished runs by label: accuracy against the share of channels gone."""
     rows, curves = [], {}
+    criteria, effects, images = set(), set(), set()
     for label, run in runs.items():
         summary = read_summary(run)
         points, n_channels = read_points(run), int(summary["n_channels"])
         label += " (inferred)" * points[0].is_inferred
+        criteria.add(summary["criterion"])
+        effects.add(summary["effect"])
+        images.add((points[0].total, Path(run.read_manifest()["data"]["test"]["source"]).name))
         curves[label] = [(point.n_pruned / n_channels, point.accuracy) for point in points]
         rows += [
             (label, summary["layer"], summary["criterion"], p.k, p.n_pruned, n_channels, p.correct, f"{p.accuracy:.6f}")
@@ -113,7 +119,15 @@ def write_comparison(folder: Path, runs: Mapping[str, RunDir]) -> None:
         ]
     header = ["run", "layer", "criterion", "k", "n_pruned", "n_channels", "correct", "accuracy"]
     RunDir(folder).write_csv(folder / "comparison.csv", header, rows)
-    save_figure(plot_comparison(curves, f"{folder.name}: accuracy as channels are pruned"), folder / "comparison.png")
+    (n_images, source), *_ = images
+    facts = about(criterion=_only(criteria), effect=_only(effects), n_images=n_images, source=source)
+    title = f"{folder.name}: accuracy as channels are pruned"
+    save_figure(plot_comparison(curves, title, facts), folder / "comparison.png")
+
+
+def _only(values: set[str]) -> str | None:
+    """What all have in common, None if they differ."""
+    return next(iter(values)) if len(values) == 1 else None
 
 
 def row_of_epoch(epoch: Epoch, checkpoint: str) -> Row:
@@ -137,39 +151,46 @@ def draw_training(run: RunDir, history: Sequence[Epoch]) -> Path:
 
 
 def draw_feature_maps(
-    run: RunDir, layer_name: str, mean_map_hwc: np.ndarray, pruned_map: np.ndarray, steps: Sequence[PruneStep]
+    run: RunDir,
+    layer_name: str,
+    mean_map_hwc: np.ndarray,
+    pruned_map: np.ndarray,
+    steps: Sequence[PruneStep],
+    facts: str,
 ) -> dict[str, Path]:
-    """`feature_map_0`, `feature_maps`, and for each of `steps` `feature_maps_k<K>`: before and after, side by side."""
+    """`feature_map_0`, `feature_maps`, and for each of `steps` `feature_maps_k<K>`: before and after, side by side.
+
+    `facts`: what `figures.about` says; so in the other figures of a run.
+    """
     n_channels = mean_map_hwc.shape[2]
+    layer_name = short(layer_name)
     title = f"mean feature maps of {layer_name}, {n_channels} channels"
     limits = grey_limits(mean_map_hwc)
-    first = plot_feature_map(mean_map_hwc[..., 0], f"mean feature map of {layer_name}, channel 0")
+    first = plot_feature_map(mean_map_hwc[..., 0], f"mean feature map of {layer_name}, channel 0", facts)
     paths = {
         "feature_map_0": _save(run, "feature_map_0", first),
-        "feature_maps": _save(run, "feature_maps", plot_feature_maps(mean_map_hwc, title, limits=limits)),
+        "feature_maps": _save(run, "feature_maps", plot_feature_maps(mean_map_hwc, title, facts, limits)),
     }
     for step in steps:
         pruned_hwc = mean_map_hwc.copy()
-        gone = list(step.pruned_channels)
-        pruned_hwc[..., gone] = pruned_map[..., gone]
-        titles = (title, f"K={step.k}: {len(gone)} channels pruned")
-        figure = plot_before_after(mean_map_hwc, pruned_hwc, titles, gone, limits)
+        pruned = list(step.pruned_channels)
+        pruned_hwc[..., pruned] = pruned_map[..., pruned]
+        figure = plot_before_after(mean_map_hwc, pruned_hwc, title, step.k, pruned, limits, facts)
         paths[f"feature_maps_k{step.k}"] = _save(run, f"feature_maps_k{step.k}", figure)
     return paths
 
 
-def draw_accuracy(run: RunDir, points: Sequence[SweepPoint], layer_name: str, n_channels: int) -> Path:
+def draw_accuracy(run: RunDir, points: Sequence[SweepPoint], layer_name: str, n_channels: int, facts: str) -> Path:
     """`figures/accuracy_curve.png`."""
-    title = f"Accuracy as channels of {layer_name} are pruned, {points[0].total:,} images"
-    return _save(run, "accuracy_curve", plot_accuracy(points, title, n_channels))
+    return _save(run, "accuracy_curve", plot_accuracy(points, layer_name, n_channels, facts=facts))
 
 
-def draw_confusion(run: RunDir, point: SweepPoint, class_names: Sequence[str]) -> Path:
+def draw_confusion(run: RunDir, point: SweepPoint, class_names: Sequence[str], facts: str) -> Path:
     """`figures/confusion_k<K>.png` of a point that has a confusion matrix."""
     assert point.confusion is not None
-    title = f"K={point.k}: {point.n_pruned} channels gone, accuracy {point.accuracy:.4f}"
+    title = f"K = {point.k}: {point.n_pruned} channels pruned, accuracy {point.accuracy:.4f}"
     title += f", {point.n_inferred:,} images inferred" if point.is_inferred else ""
-    return _save(run, f"confusion_k{point.k}", plot_confusion(np.array(point.confusion), class_names, title))
+    return _save(run, f"confusion_k{point.k}", plot_confusion(np.array(point.confusion), class_names, title, facts))
 
 
 def summarise(

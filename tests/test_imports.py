@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "storage": {"errors"},
     "files": set(),
     "foreign": set(),
+    "bars": {"foreign", "progress"},
     "arrays": {"foreign"},
     "model_classes": set(),
     "journal": {"errors", "files"},
@@ -49,9 +50,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "manifest": {"backend", "data", "foreign", ""},
     "readers": {"arrays", "errors", "engine", "foreign", "journal", "rank", "rundir", "scores", "training"},
     "outputs": {"engine", "figures", "files", "journal", "rank", "readers", "rundir", "scores", "training"},
+    "arguments": {"config", "data", "errors"},
     "notebook": {
-        "anatomy", "capture", "criteria", "data", "engine", "figures", "model_files", "rank", "schedule", "scores",
-        "selfcheck", "split",
+        "anatomy", "arguments", "bars", "capture", "criteria", "engine", "errors", "figures", "model_files", "rank",
+        "schedule", "scores", "selfcheck", "split",
     },
     "pipeline": {
         "architectures", "backend", "capture", "checkpoints", "config", "criteria", "data", "engine", "errors",
@@ -60,14 +62,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         "split", "storage", "timing", "tracking", "training",
     },
     "cli": {
-        "", "backend", "config", "engine", "errors", "foreign", "model_files", "outputs", "pipeline", "progress",
-        "readers", "rundir", "tracking",
+        "", "backend", "bars", "config", "engine", "errors", "foreign", "model_files", "outputs", "pipeline",
+        "progress", "readers", "rundir", "tracking",
     },
     "__main__": {"cli"},
 }  # fmt: skip
 KERAS = {
     "anatomy",
     "architectures",
+    "arguments",
     "backend",
     "channelwise",
     "class_scores",
@@ -89,7 +92,7 @@ OWNERS: dict[str, set[str]] = {
     "wandb": {"tracking"},
     "matplotlib": {"figures"},
     "click": {"cli"},
-    "rich": {"cli"},
+    "rich": {"bars", "cli"},
     "yaml": {"config"},
     "pydantic": {"config"},
     "keras": KERAS,

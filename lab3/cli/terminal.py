@@ -12,19 +12,10 @@ import click
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from lab3 import bars
 from lab3.engine import SweepPoint
 from lab3.errors import StoppedError
 from lab3.foreign import printable
@@ -97,7 +88,7 @@ class TerminalProgress:
 
     def say(self, text: str) -> None:
         """One line."""
-        self._console.print(escape(printable(text)), soft_wrap=True)
+        bars.say(self._console, text)
 
     def warn(self, text: str) -> None:
         """One line that stands out."""
@@ -106,52 +97,13 @@ class TerminalProgress:
     @contextmanager
     def bar(self, title: str, total: int, unit: str) -> Iterator[Advance]:
         """Draw a bar, or print a line at every tenth of the way."""
-        if not self._console.is_terminal:
-            yield self._lines(title, total, unit)
-            return
-        columns = (
-            TextColumn("{task.description:<8}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            _RateColumn(unit),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with RichProgress(*columns, console=self._console) as bars:
-            task = bars.add_task(escape(printable(title)), total=total, note="")
+        with bars.draw_bar(self._console, title, total, unit) as draw:
 
             def advance(n_done: int, note: str) -> None:
-                bars.advance(task, n_done)
-                if note:
-                    bars.update(task, note=note)
+                draw(n_done, note)
                 self.stop_if_asked()
 
             yield advance
-
-    def _lines(self, title: str, total: int, unit: str) -> Advance:
-        done, last_note = 0, ""
-
-        def advance(n_done: int, note: str) -> None:
-            nonlocal done, last_note
-            last_note = note or last_note
-            before, done = done, done + n_done
-            if done * 10 // total > before * 10 // total:
-                self.say(f"{title}: {done:,} of {total:,} {unit}{', ' + last_note if last_note else ''}")
-            self.stop_if_asked()
-
-        return advance
-
-
-class _RateColumn(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.1f} {self._unit}/s" if speed else f"- {self._unit}/s")
 
 
 def show_run(run: RunDir) -> None:

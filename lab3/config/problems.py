@@ -93,11 +93,18 @@ def _describe(section: type[Section], item: dict[str, Any]) -> tuple[tuple[int |
         return loc, f"must be {words} {context[limit]}"
     if item["type"] == "literal_error":
         rule = f"must be one of {context['expected'].replace(' or ', ', ')}"
-        near = difflib.get_close_matches(str(item["input"]), re.findall(r"'([^']*)'", context["expected"]), n=1)
-        return loc, rule + (f" (did you mean {near[0]}?)" if near else "")
+        near = _near(str(item["input"]), re.findall(r"'([^']*)'", context["expected"]))
+        return loc, rule + (f" (did you mean {' or '.join(near)}?)" if near else "")
     if item["type"] == "value_error":
         return loc, str(context["error"])
     return loc, _RULES.get(item["type"], item["msg"])
+
+
+def _near(given: str, names: Sequence[str]) -> list[str]:
+    """The name that looks like `given`, or else those that hold it or are held by it."""
+    word = given.lower().replace("-", "_").replace(" ", "_")
+    holding = [name for name in names if len(word) > 1 and word in name] or [name for name in names if name in word]
+    return difflib.get_close_matches(word, names, n=1) or holding[:3]
 
 
 def _is_union_branch(part: int | str) -> bool:

@@ -11,6 +11,7 @@ from lab3.model_classes import problem_of_name
 from lab3.schedule import check_schedule_form
 
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PerChannel = float | list[float]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -163,7 +164,7 @@ class Config(Section):
     """One experiment, every setting resolved."""
 
     name: str = "sweep"
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     data: DataSection = DataSection()
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()

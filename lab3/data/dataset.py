@@ -78,6 +78,8 @@ def split_validation(labels_n: np.ndarray, fraction: float, seed: int) -> tuple[
 
 
 def _check_shape(shape: tuple[int, ...], input_shape: tuple[int | None, ...], source: str) -> None:
+    if len(input_shape) == 2 and shape[2:] == (1,):
+        shape = shape[:2]  # one color channel, which such a model is fed without
     if len(shape) == len(input_shape) and all(
         want in (None, got) for got, want in zip(shape, input_shape, strict=True)
     ):

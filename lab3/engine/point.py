@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SweepPoint:
     """The model with `pruned_channels` gone: `correct` of `total` images, mean cross-entropy `loss` in nats.
 
@@ -34,6 +34,12 @@ class SweepPoint:
     n_audited: int | None = None
     loss_se: float | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"SweepPoint(k={self.k}, n_pruned={self.n_pruned}, correct={self.correct}, total={self.total}, "
+            f"loss={self.loss:.6g}{f', n_inferred={self.n_inferred}' if self.is_inferred else ''})"
+        )
+
     @property
     def n_pruned(self) -> int:
         """Channels actually gone."""
@@ -48,6 +54,11 @@ class SweepPoint:
     def accuracy(self) -> float:
         """Top-1 accuracy in 0..1."""
         return self.correct / self.total
+
+
+def is_about_chance(point: SweepPoint, n_labels: int) -> bool:
+    """True at K = 0 with an accuracy below 1.5 times that of guessing: the input may not be what the model wants."""
+    return point.k == 0 and point.accuracy < 1.5 / n_labels
 
 
 def is_tied(logits_nl: np.ndarray, tolerance: float = 1e-5) -> np.ndarray:

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from lab3.backend import to_numpy
 from lab3.capture import Capture, capture_layers, image_weights
 from lab3.config import Config
 from lab3.data import Dataset
-from lab3.engine import SweepPoint, sweep_points
+from lab3.engine import SweepPoint, is_about_chance, sweep_points
 from lab3.errors import RunStateError
+from lab3.figures import about
 from lab3.journal import Journal, open_journal, read_lines
 from lab3.layers import score_convolutions
 from lab3.pipeline.fingerprints import sweep_header
@@ -80,18 +82,18 @@ def sweep_network(
             advance(len(points), "")
             _compute(run, split, config, materials, captured, steps, journal, points, tracker, advance, progress)
     class_names = test.class_names or [str(label) for label in range(split.n_labels)]
-    chance = 1 / split.n_labels
-    if points[0].k == 0 and points[0].accuracy < 1.5 * chance:
+    if is_about_chance(points[0], split.n_labels):
         progress.warn(
             f"the baseline accuracy is {points[0].accuracy:.4f}, about chance for {split.n_labels} classes: "
             "check data.scale, data.mean, data.std and the order of the classes"
         )
     outputs.write_results(run, points)
     outputs.write_metrics(run, points, class_names)
+    facts = _facts(config, test)
     for point in points:
         if point.confusion is not None:
-            outputs.draw_confusion(run, point, class_names)
-    outputs.draw_accuracy(run, points, split.layer_name, split.n_channels)
+            outputs.draw_confusion(run, point, class_names, facts)
+    outputs.draw_accuracy(run, points, split.layer_name, split.n_channels, facts)
     tell_end(run, config, points, tracker)
     layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
     settings = {
@@ -101,6 +103,12 @@ def sweep_network(
     }
     summary = outputs.summarise(points, layer, settings, config.sweep.safe_drop)
     return {**summary, "self_check": checked.summary()}
+
+
+def _facts(config: Config, images: Dataset) -> str:
+    """What the figures' titles say."""
+    prune, source = config.prune, Path(images.source).name
+    return about(criterion=prune.criterion, effect=prune.effect, n_images=len(images), source=source)
 
 
 def _check_points(
@@ -223,7 +231,9 @@ def _rank(
     channels = channel_stats(scores.importance_c, steps)
     outputs.write_channels(run, channels)
     drawn = [step for step in steps if step.k in config.sweep.feature_maps_k]
-    outputs.draw_feature_maps(run, split.layer_name, mean_map_hwc, split.pruned_map, drawn)
+    outputs.draw_feature_maps(
+        run, split.layer_name, mean_map_hwc, split.pruned_map, drawn, _facts(config, materials.test)
+    )
     tell_channels(run, config, channels, tracker)
     return steps
 
