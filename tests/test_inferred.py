@@ -75,14 +75,14 @@ def test_rare_images_that_are_wrong_between_two_k_alone_are_seen_by_exact_sweeps
         points = list(lab3.sweep(*task, shortcut=shortcut).points.values())
         assert [point.correct for point in points] == expected
         assert {point.n_inferred for point in points} == {None}
-    assert lab3.sweep(*task).points == points, "unchanged is the default"
+    assert list(lab3.sweep(*task).points.values()) == points, "unchanged is the default"
 
 
 def test_a_sweep_that_infers_misses_them_and_says_that_it_inferred(
     task: tuple[Any, np.ndarray, np.ndarray], expected: list[int]
 ) -> None:
     result = lab3.sweep(*task, shortcut="inferred")
-    wrong = [point for point, correct in zip(result.points, expected, strict=True) if point.correct != correct]
+    wrong = [point for point, correct in zip(result.points.values(), expected, strict=True) if point.correct != correct]
     # Neither is among the images run at every K, nor audited: this is how a sweep that infers can be wrong.
     assert [point.k for point in wrong] == list(WRONG)
     assert all((point.n_inferred or 0) > 1000 and (point.n_audited or 0) > 0 for point in wrong)
