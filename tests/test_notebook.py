@@ -208,7 +208,7 @@ BAD_DATA: dict[str, tuple[Any, Any, str]] = {
     "no such class": (
         IMAGES,
         NUMBERS + 1,
-        "labels must be in 0..1 (the model has 2 outputs), got 2 for image 1 and 3 such labels in all",
+        "labels must be in 0..1 (the model has 2 classes), got 2 for image 1 and 3 such labels in all",
     ),
     "parts of a class": (
         IMAGES,
