@@ -3,7 +3,6 @@
 `BAIT` stands in a folder of its own: `canary` must never appear, and the content of `secret` must never be told.
 """
 
-import gzip
 import io
 import json
 import marshal
@@ -862,7 +861,10 @@ def link_out_of_the_image_folder(place: Place) -> Path:
     return path
 
 
-@hostile("data", "batches must be files, got a link")
+_OTHER_ARCHIVE = "lab3 reads the one CIFAR-10 archive, cifar-10-python.tar.gz, and the folder it unpacks to"
+
+
+@hostile("data", _OTHER_ARCHIVE)
 def link_out_of_the_cifar_folder(place: Place) -> Path:
     path = place.folder / "cifar"
     path.mkdir()
@@ -885,60 +887,32 @@ def tar_link(place: Place, kind: bytes) -> Path:
     return tar_with(place, (link, b""))
 
 
-@hostile("data", "members must be files and folders, got a link or device")
+@hostile("data", _OTHER_ARCHIVE)
 def soft_link_in_tar(place: Place) -> Path:
     return tar_link(place, tarfile.SYMTYPE)
 
 
-@hostile("data", "members must be files and folders, got a link or device")
+@hostile("data", _OTHER_ARCHIVE)
 def hard_link_in_tar(place: Place) -> Path:
     return tar_link(place, tarfile.LNKTYPE)
 
 
-@hostile("data", "members must be files and folders, got a link or device")
+@hostile("data", _OTHER_ARCHIVE)
 def device_in_tar(place: Place) -> Path:
     return tar_link(place, tarfile.CHRTYPE)
 
 
-@hostile("data", "members must be files and folders, got a link or device")
-def sparse_member(place: Place) -> Path:
-    return tar_link(place, tarfile.GNUTYPE_SPARSE)
-
-
-@hostile("data", "members must stay inside the archive's folder")
+@hostile("data", _OTHER_ARCHIVE)
 def tar_above_the_folder(place: Place) -> Path:
     return tar_with(place, (tarfile.TarInfo("../../canary"), b"x"))
 
 
-@hostile("data", "members must stay inside the archive's folder")
+@hostile("data", _OTHER_ARCHIVE)
 def tar_at_the_root(place: Place) -> Path:
     return tar_with(place, (tarfile.TarInfo(str(place.canary)), b"x"))
 
 
-@hostile("data", "its content must be at most 50 times the file's size")
-def tar_bomb(place: Place) -> Path:
-    return tar_with(place, (tarfile.TarInfo("zeros"), bytes(2**27)))
-
-
-@hostile("data", "test_batch must have at most 67,108,864 bytes")
-def huge_batch(place: Place) -> Path:
-    path = place.folder / "cifar.tar"
-    member = tarfile.TarInfo("test_batch")
-    member.size = 2**26 + 1
-    path.write_bytes(member.tobuf() + np.random.default_rng(0).bytes(2**21))
-    return path
-
-
-@hostile("data", "names must have at most 100 letters, got a longer one")
-def long_name_in_tar(place: Place) -> Path:
-    header = tarfile.TarInfo("././@LongLink")
-    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2**32
-    path = place.folder / "cifar.tar.gz"
-    path.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(2**20), 1))
-    return path
-
-
-@hostile("data", "not a whole tar archive")
+@hostile("data", _OTHER_ARCHIVE)
 def torn_tar(place: Place) -> Path:
     path = tar_with(place, (tarfile.TarInfo("readme"), np.random.default_rng(0).bytes(9_000)))
     path.write_bytes(path.read_bytes()[:4_000])
@@ -949,159 +923,31 @@ def batch(place: Place, content: bytes) -> Path:
     return tar_with(place, (tarfile.TarInfo("cifar-10-batches-py/test_batch"), content))
 
 
-@hostile("data", "test_batch: not a batch of the CIFAR-10 python archive (it holds")
+def pickle_that_touches(place: Place) -> bytes:
+    return pickle.dumps({b"data": Touch(place.canary), b"labels": []}, protocol=2)
+
+
+@hostile("data", _OTHER_ARCHIVE)
 def pickle_that_runs_code(place: Place) -> Path:
-    return batch(place, pickle.dumps({b"data": Touch(place.canary), b"labels": []}, protocol=2))
+    return batch(place, pickle_that_touches(place))
 
 
-@hostile("data", "it holds os.system, which is not an array")
+@hostile("data", _OTHER_ARCHIVE)
+def pickle_in_a_folder_that_runs_code(place: Place) -> Path:
+    path = place.folder / "cifar"
+    path.mkdir()
+    (path / "test_batch").write_bytes(pickle_that_touches(place))
+    return path
+
+
+@hostile("data", _OTHER_ARCHIVE)
 def pickle_that_runs_a_command(place: Place) -> Path:
     return batch(place, b"cos\nsystem\n(S'touch " + str(place.canary).encode() + b"'\ntR.")
 
 
-@hostile("data", "it holds builtins.eval, which is not an array")
+@hostile("data", _OTHER_ARCHIVE)
 def pickle_that_evaluates(place: Place) -> Path:
     return batch(place, b"cbuiltins\neval\n(S'open(" + str(place.canary).encode() + b")'\ntR.")
-
-
-@hostile("data", "it has more than 1,000,000 steps")
-def pickle_with_a_huge_table(place: Place) -> Path:
-    return batch(place, b"\x80\x02Nr\xff\xff\xff\x3f.")
-
-
-@hostile("data", "it has more than 1,000,000 steps")
-def pickle_of_endless_steps(place: Place) -> Path:
-    return batch(place, b"\x80\x02" + b"N0" * 600_000 + b"N.")
-
-
-@hostile("data", "it must hold an array of whole numbers and a list of labels")
-def pickle_of_lists_of_lists(place: Place) -> Path:
-    labels: Any = [1] * 50
-    for _ in range(8):
-        labels = [labels] * 50
-    return batch(place, pickle.dumps({b"data": labels, b"labels": labels}, protocol=2))
-
-
-@hostile("data", "not a batch of the CIFAR-10 python archive (cannot reshape array")
-def pickled_array_larger_than_its_bytes(place: Place) -> Path:
-    pickled = pickle.dumps({b"data": np.zeros((2, 77), np.uint8), b"labels": [1, 2]}, protocol=2)
-    return batch(place, pickled.replace(b"K\x02KM", b"J\xff\xff\xff\x7fKM"))
-
-
-@hostile("data", "it must hold an array of whole numbers")
-def pickled_array_of_objects(place: Place) -> Path:
-    return batch(place, pickle.dumps({b"data": np.array([None, {}], object), b"labels": [1, 2]}, protocol=2))
-
-
-# Archives and batches that keep Python busy
-
-
-def raw_tar(place: Place, content: bytes, name: str = "cifar.tar.gz") -> Path:
-    path = place.folder / name
-    path.write_bytes(gzip.compress(content, 1) if name.endswith("gz") else content)
-    return path
-
-
-def tar_header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE, size_field: bytes | None = None) -> bytes:
-    member = tarfile.TarInfo(name)
-    member.size, member.type = size, kind
-    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
-    if size_field is not None:
-        header[124:136] = size_field
-        header[148:156] = b" " * 8
-        header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header)
-
-
-NEGATIVE = tar_header("readme") + tar_header("x", size_field=b"\xff" + (-512).to_bytes(11, "big", signed=True))
-
-
-@hostile("data", "not a whole tar archive (a header has a number that is not octal)")
-def negative_size_in_tar(place: Place) -> Path:
-    return raw_tar(place, NEGATIVE + bytes(1_024), "cifar.tar")
-
-
-@hostile("data", "not a whole tar archive (a header has a number that is not octal)")
-def negative_size_in_gzip(place: Place) -> Path:
-    return raw_tar(place, NEGATIVE + bytes(1_024))
-
-
-@hostile("data", "not a whole tar archive (a header has a wrong checksum)")
-def wrong_checksum_in_tar(place: Place) -> Path:
-    return raw_tar(place, tar_header("readme").replace(b"readme", b"rEadme"))
-
-
-@hostile("data", "test_batch missing; this must be the CIFAR-10 python archive")
-def sparse_file_of_pax(place: Place) -> Path:
-    record = b"GNU.sparse.size=1\n300005 q=" + b"1" * 300_000 + b"\n"
-    pax = b"21 " + record
-    return raw_tar(place, tar_header("p", len(pax), tarfile.XHDTYPE) + pax + bytes(-len(pax) % 512) + tar_header("a"))
-
-
-@hostile("data", "an archive must have at most 1,000 members, got more")
-def row_of_extended_headers(place: Place) -> Path:
-    return raw_tar(place, tar_header("p", 0, tarfile.XHDTYPE) * 3_000 + tar_header("a"))
-
-
-@hostile("data", "names must have at most 100 letters, got a longer one")
-def row_of_long_names(place: Place) -> Path:
-    long_name = tar_header("././@LongLink", 1, tarfile.GNUTYPE_LONGNAME) + b"a".ljust(512, b"\0")
-    return raw_tar(place, long_name * 3_000 + tar_header("a"))
-
-
-@hostile("data", "an archive must have at most 1,000 members, got more")
-def tar_of_many_members(place: Place) -> Path:
-    return raw_tar(place, b"".join(tar_header(str(number)) for number in range(20_000)))
-
-
-@hostile("data", "must hold each batch once, got test_batch twice")
-def tar_with_a_batch_twice(place: Place) -> Path:
-    good = pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [1]}, protocol=2)
-    member = tarfile.TarInfo("test_batch")
-    return tar_with(place, (member, good), (member, good))
-
-
-@hostile("data", "step 3, DUP, is not one of a batch's")
-def pickle_with_tuples_in_tuples(place: Place) -> Path:
-    return batch(place, b"\x80\x02})" + b"2\x86" * 40 + b"K\x01s.")
-
-
-@hostile("data", "step 4, BINGET, is not one of a batch's")
-def pickle_with_tuples_used_again(place: Place) -> Path:
-    again = b"".join(b"h%ch%c\x86q%c" % (number, number, number + 1) for number in range(40))
-    return batch(place, b"\x80\x02})q\x00" + again + b"K\x01s.")
-
-
-@hostile("data", "step 6, BINGET, is not one of a batch's")
-def pickle_with_tuples_used_again_after_a_step_back(place: Place) -> Path:
-    again = b"".join(b"h%ch%c\x86N0q%c" % (number, number, number + 1) for number in range(40))
-    return batch(place, b"\x80\x02})N0q\x00" + again + b"K\x01s.")
-
-
-@hostile("data", "TUPLE1, is not one of a batch's")
-def pickle_with_a_deep_tuple(place: Place) -> Path:
-    return batch(place, b"\x80\x02})" + b"\x85" * 900_000 + b"K\x01s.")
-
-
-@hostile("data", "FROZENSET, is not one of a batch's")
-def pickle_with_a_set_of_tuples(place: Place) -> Path:
-    return batch(place, b"\x80\x04(K\x01\x91.")
-
-
-@hostile("data", "it encodes more than 67,108,864 bytes")
-def pickle_that_encodes_a_text_often(place: Place) -> Path:
-    text = b"c_codecs\nencode\nq\x00X" + struct.pack("<I", 60_000_000) + b"a" * 60_000_000 + b"q\x01"
-    path = raw_tar(place, b"")
-    content = b"\x80\x02" + text + b"X\x06\0\0\0latin1q\x02]q\x03" + b"h\x00h\x01h\x02\x86Ra" * 100 + b"."
-    member = tarfile.TarInfo("test_batch")
-    member.size = len(content)
-    # Noise beside it, or it is a decompression bomb.
-    noise = tarfile.TarInfo("readme")
-    noise.size = 2**20
-    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
-        archive.addfile(noise, io.BytesIO(np.random.default_rng(0).bytes(2**20)))
-        archive.addfile(member, io.BytesIO(content))
-    return path
 
 
 # Sources that are no files, and images that keep Pillow busy
