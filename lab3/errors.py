@@ -80,3 +80,13 @@ class StoppedError(Lab3Error):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def shown(value: object) -> str:
+    """`value` as a message shows what it got: at most 60 characters.
+
+    >>> shown(None)
+    'null'
+    """
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

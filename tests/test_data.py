@@ -151,7 +151,7 @@ def test_another_archive_or_batch_is_refused_before_it_is_unpickled(
     for source, kind in ((folder, "MD5"), (archive, "SHA-256")):
         for split in ("test", "train"):
             with pytest.raises(DataError, match=rf"lab3 reads the one CIFAR-10 archive, .* of {kind} .* to \.npz"):
-                load_dataset(str(source), split)  # type: ignore[arg-type]
+                load_dataset(str(source), split)
     monkeypatch.setattr(cifar_archive, "ARCHIVE_SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
     with pytest.raises(DataError, match=r"test_batch: lab3 reads the one CIFAR-10 archive, .* of MD5"):
         load_dataset(str(archive), "test")

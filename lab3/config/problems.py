@@ -2,16 +2,13 @@
 
 import difflib
 import re
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from lab3.config.sections import Section
-from lab3.errors import ConfigError
-
-_MOST_SHOWN = 50
+from lab3.errors import ConfigError, shown
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -21,23 +18,20 @@ def check_values(section: type[SectionT], values: Mapping[str, Any], source: str
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        items = error.errors(include_url=False)
         problems: dict[tuple[int | str, ...], str] = {}
-        for item in items[:_MOST_SHOWN]:
+        for item in error.errors(include_url=False):
             # A union reports each of its members; one line for the key is enough.
             loc, problem = _describe(section, dict(item))
             problems[loc] = f"{problems[loc]} or {problem.removeprefix('must be ')}" if loc in problems else problem
         # Of a list that fails as a whole because of one item, the item's line is enough.
         wholes = {loc[:depth] for loc in problems for depth in range(1, len(loc))}
         lines = [
-            f"  {_printable(_key(loc))}: {rule}"
-            + ("" if rule.startswith("unknown key") else f", got {_shown(_lookup(values, loc))}")
+            f"  {key if (key := _key(loc)).isprintable() else repr(key)}: {rule}"
+            + ("" if rule.startswith("unknown key") else f", got {shown(_lookup(values, loc))}")
             for loc, rule in problems.items()
             if loc not in wholes
         ]
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        if len(items) > _MOST_SHOWN:
-            count = f"more than {count}, the first are"
         raise ConfigError("\n".join([f"{source}: {count}", *lines])) from error
 
 
@@ -113,16 +107,3 @@ def _lookup(values: Any, loc: Sequence[int | str]) -> Any:
 
 def _key(loc: Sequence[int | str]) -> str:
     return ".".join(str(part) for part in loc)
-
-
-def _printable(key: str) -> str:
-    if len(key) > 100:
-        key = key[:97] + "..."
-    return key if key.isprintable() else repr(key)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, types.NoneType):
-        return "null"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
