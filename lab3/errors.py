@@ -85,3 +85,13 @@ class StoppedError(Lab3Error):
     def __init__(self, message: str, exit_code: int, resumable: Path | None = None) -> None:
         super().__init__(message)
         self.exit_code, self.resumable = exit_code, resumable
+
+
+def shown(value: object) -> str:
+    """`value` as a message shows what it got: at most 60 characters.
+
+    >>> shown(None)
+    'null'
+    """
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

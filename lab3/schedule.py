@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from lab3.errors import ConfigError
+from lab3.errors import ConfigError, shown
 
 _MOST_K = 1_000_000
 
@@ -24,16 +24,16 @@ def parse_schedule(schedule: str | Sequence[int], n_channels: int) -> tuple[int,
     ks = _parse_range(schedule, n_channels) if isinstance(schedule, str) else tuple(schedule)
     if not ks:
         raise ConfigError(
-            f"sweep.schedule must name at least one K, got {_shown(schedule)} with C={n_channels}; '0:C:1' is every K"
+            f"sweep.schedule must name at least one K, got {shown(schedule)} with C={n_channels}; '0:C:1' is every K"
         )
     outside = [k for k in ks if not 0 <= k < n_channels]
     if outside:
         raise ConfigError(
             f"sweep.schedule must stay in 0..C-1 = 0..{n_channels - 1} (one channel is always left), "
-            f"got {_shown(schedule)}, which holds K={outside[0]}; '0:C:1' is every K"
+            f"got {shown(schedule)}, which holds K={outside[0]}; '0:C:1' is every K"
         )
     if any(after <= before for before, after in pairwise(ks)):
-        raise ConfigError(f"sweep.schedule must ascend without repeats, got {_shown(schedule)}")
+        raise ConfigError(f"sweep.schedule must ascend without repeats, got {shown(schedule)}")
     return ks
 
 
@@ -54,19 +54,14 @@ def _parse_range(schedule: str, n_channels: int) -> tuple[int, ...]:
     except ValueError:
         raise ConfigError(
             f"sweep.schedule must be 'start:stop:step' with whole numbers, a positive step and C for the number of "
-            f"channels, or a list of K, got {_shown(schedule)}; '0:C:1' is every K"
+            f"channels, or a list of K, got {shown(schedule)}; '0:C:1' is every K"
         ) from None
     if max(abs(start), abs(stop), step) > max(_MOST_K, n_channels):
         raise ConfigError(
-            f"sweep.schedule must hold whole numbers of at most {_MOST_K:,}, got {_shown(schedule)}; '0:C:1' is every K"
+            f"sweep.schedule must hold whole numbers of at most {_MOST_K:,}, got {shown(schedule)}; '0:C:1' is every K"
         )
     return tuple(range(start, stop, step))
 
 
 def _parse_bound(text: str, n_channels: int) -> int:
     return n_channels if text == "C" else int(text)
-
-
-def _shown(schedule: str | Sequence[int]) -> str:
-    text = repr(schedule)
-    return text if len(text) <= 100 else text[:97] + "..."

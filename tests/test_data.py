@@ -1,3 +1,4 @@
+import hashlib
 import io
 import pickle
 import tarfile
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lab3.data import Dataset, check_dataset, load_dataset, split_validation
+from lab3.data import Dataset, check_dataset, cifar_archive, load_dataset, split_validation
 from lab3.errors import DataError
 
 
@@ -95,40 +96,76 @@ def test_npz_in_keras_layout(tmp_path: Path, rng: np.random.Generator) -> None:
 
 
 def cifar_batch(n: int, first_label: int) -> tuple[bytes, np.ndarray]:
+    """A batch as NumPy of the archive's time pickled it, and its rows."""
     pixels = np.random.default_rng(first_label).integers(0, 256, (n, 3072), np.uint8)
     batch = {b"data": pixels, b"labels": [(first_label + i) % 10 for i in range(n)], b"batch_label": b"x"}
-    return pickle.dumps(batch, protocol=2), pixels
+    pickled = pickle.dumps(batch, protocol=2).replace(b"numpy._core", b"numpy.core")
+    return pickled.replace(b"\x89\x88\x87", b"K\x00K\x01\x87"), pixels
 
 
-def test_the_cifar_archive_and_its_folder_are_channels_first_rows(tmp_path: Path) -> None:
+@pytest.fixture
+def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The batches of a small archive, `archive.tar.gz` in `tmp_path`, which lab3 takes for the one there is."""
     files = {f"cifar-10-batches-py/data_batch_{i}": cifar_batch(2, i)[0] for i in range(1, 6)}
-    files["cifar-10-batches-py/test_batch"], pixels = cifar_batch(3, 7)
-    archive = tmp_path / "cifar-10-python.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
+    files["cifar-10-batches-py/test_batch"] = cifar_batch(3, 7)[0]
+    sha256 = hashlib.sha256(write_tar(tmp_path / "archive.tar.gz", files).read_bytes()).hexdigest()
+    monkeypatch.setattr(cifar_archive, "ARCHIVE_SHA256", sha256)
+    for name, content in files.items():
+        monkeypatch.setitem(cifar_archive.BATCH_MD5, Path(name).name, hashlib.md5(content).hexdigest())
+    return files
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
-            # Python packs parts of seconds as headers of their own.
-            info.size, info.mtime = len(content), 1.5
+            info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    folder = write_tree(tmp_path / "unpacked", files)
-    for source in (archive, folder, folder / "cifar-10-batches-py"):
+    return path
+
+
+def test_the_cifar_archive_and_its_folder_are_channels_first_rows(cifar: dict[str, bytes], tmp_path: Path) -> None:
+    pixels = cifar_batch(3, 7)[1]
+    folder = write_tree(tmp_path / "unpacked", cifar)
+    for source in (tmp_path / "archive.tar.gz", folder, folder / "cifar-10-batches-py"):
         test = load_dataset(str(source), "test")
         assert test.labels_n.tolist() == [7, 8, 9]
         assert test.class_names is not None and test.class_names[7:] == ("horse", "ship", "truck")
-        assert test.images_nhwc.shape == (3, 32, 32, 3)
+        assert test.images_nhwc.shape == (3, 32, 32, 3) and test.images_nhwc.dtype == np.uint8
         # Pixel 5 of the first row: red is column 5, green 1024 + 5, blue 2048 + 5.
         assert test.images_nhwc[1, 0, 5].tolist() == pixels[1, [5, 1029, 2053]].tolist()
         assert load_dataset(str(source), "train").labels_n.tolist() == [1, 2, 2, 3, 3, 4, 4, 5, 5, 6]
 
 
-def test_pickles_that_would_run_code_are_refused(tmp_path: Path) -> None:
+def test_another_archive_or_batch_is_refused_before_it_is_unpickled(
+    cifar: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Evil:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "ran",))
 
-    write_tree(tmp_path / "cifar", {"test_batch": pickle.dumps({b"data": Evil(), b"labels": []})})
-    with pytest.raises(DataError, match="test_batch: not a batch of the CIFAR-10 python archive"):
-        load_dataset(str(tmp_path / "cifar"), "test")
+    evil = pickle.dumps({b"data": Evil(), b"labels": []})
+    files = cifar | {"cifar-10-batches-py/test_batch": evil, "cifar-10-batches-py/data_batch_3": evil}
+    folder = write_tree(tmp_path / "unpacked", files)
+    archive = write_tar(tmp_path / "cifar-10-python.tar.gz", files)
+    for source, kind in ((folder, "MD5"), (archive, "SHA-256")):
+        for split in ("test", "train"):
+            with pytest.raises(DataError, match=rf"lab3 reads the one CIFAR-10 archive, .* of {kind} .* to \.npz"):
+                load_dataset(str(source), split)
+    monkeypatch.setattr(cifar_archive, "ARCHIVE_SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
+    with pytest.raises(DataError, match=r"test_batch: lab3 reads the one CIFAR-10 archive, .* of MD5"):
+        load_dataset(str(archive), "test")
+    (folder / "cifar-10-batches-py" / "data_batch_2").unlink()
+    with pytest.raises(DataError, match="data_batch_2 missing; unpack the CIFAR-10 python archive again"):
+        load_dataset(str(folder), "train")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pickled_objects_in_an_npz_are_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
     np.savez(tmp_path / "evil.npz", x_test=np.array([Evil()], object), y_test=[0])
     with pytest.raises(DataError, match=r"not a readable .npz without pickled objects"):
         load_dataset(str(tmp_path / "evil.npz"), "test")
@@ -158,7 +195,7 @@ def test_image_files_that_cannot_be_used_say_why(
     [
         ("x.zip", b"PK\x03\x04 torn", "not a whole .zip file"),
         ("x.npz", b"PK torn", "not a readable .npz"),
-        ("x.tar.gz", b"torn", "not a whole tar archive"),
+        ("x.tar.gz", b"torn", "lab3 reads the one CIFAR-10 archive, cifar-10-python.tar.gz, and"),
         ("x.csv", b"1,2", "is of no form lab3 reads; data must be digits, cifar10, or the path"),
     ],
 )

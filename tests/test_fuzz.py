@@ -1,12 +1,9 @@
 """Readers return or raise a Lab3Error, whatever they are given. `make fuzz` tries for as long as one likes."""
 
-import gzip
 import io
 import json
 import os
-import pickle
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ from PIL import Image
 
 from lab3.config import Config, load_config
 from lab3.data import load_dataset
-from lab3.errors import ConfigError, DataError, Lab3Error, ModelError, RunStateError
+from lab3.errors import ConfigError, DataError, ModelError, RunStateError
 from lab3.journal import encode_row, open_journal, read_journal, read_lines
 from lab3.model_files import load_model
 from lab3.model_inspection import inspect_model_file
@@ -202,16 +199,6 @@ def test_model_damaged(place: Place, base: str, data: Any) -> None:
         pass
 
 
-def cifar_tar() -> bytes:
-    content = io.BytesIO()
-    pickled = pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [1]}, protocol=2)
-    with tarfile.open(fileobj=content, mode="w") as archive:
-        member = tarfile.TarInfo("cifar-10-batches-py/test_batch")
-        member.size = len(pickled)
-        archive.addfile(member, io.BytesIO(pickled))
-    return content.getvalue()
-
-
 def npz() -> bytes:
     content = io.BytesIO()
     np.savez(content, x_test=np.zeros((2, 4, 4, 1), np.uint8), y_test=np.array([0, 1]))
@@ -225,26 +212,8 @@ def jpeg(is_progressive: bool) -> bytes:
     return content.getvalue()
 
 
-@many
-@given(damaged(cifar_tar()[:512]), st.sampled_from([b"0", b"5", b"x", b"g", b"L", b"S"]), st.binary(max_size=12))
-def test_data_of_damaged_tar_headers(place: Place, damaged_header: bytes, kind: bytes, size: bytes) -> None:
-    header = bytearray(damaged_header.ljust(512, b"\0"))
-    header[156:157] = kind
-    header[124 : 124 + len(size)] = size
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    path = place.folder / "cifar.tar"
-    path.write_bytes(header + cifar_tar())
-    try:
-        load_dataset(str(path), "test")
-    except DataError:
-        pass
-
-
 GOOD_DATA: dict[str, Callable[[Place], bytes]] = {
     "images.zip": lambda place: zip_with(place, {}).read_bytes(),
-    "cifar.tar": lambda _: cifar_tar(),
-    "cifar.tar.gz": lambda _: gzip.compress(cifar_tar(), mtime=0),
     "data.npz": lambda _: npz(),
 }
 
@@ -263,11 +232,7 @@ def test_data_damaged(place: Place, name: str, data: Any) -> None:
 
 @many
 @given(data=st.data())
-def test_data_of_damaged_batches_and_images(place: Place, data: Any) -> None:
-    folder = place.folder / "cifar"
-    folder.mkdir(exist_ok=True)
-    pickled = pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [1]}, protocol=2)
-    (folder / "test_batch").write_bytes(data.draw(damaged(pickled[:200] + pickled[-100:]) | damaged(pickled)))
+def test_data_of_damaged_images(place: Place, data: Any) -> None:
     images = place.folder / "images"
     (images / "a").mkdir(parents=True, exist_ok=True)
     for name in ("1.png", "1.jpg"):
@@ -276,11 +241,10 @@ def test_data_of_damaged_batches_and_images(place: Place, data: Any) -> None:
         (images / "a" / "1.png").write_bytes(data.draw(damaged(png())))
     else:
         (images / "a" / "1.jpg").write_bytes(data.draw(damaged(jpeg(data.draw(st.booleans())))))
-    for path in (folder, images):
-        try:
-            load_dataset(str(path), "test")
-        except Lab3Error as error:
-            assert isinstance(error, DataError)
+    try:
+        load_dataset(str(images), "test")
+    except DataError:
+        pass
 
 
 @fuzz

@@ -114,7 +114,7 @@ def test_the_command_line_tells_one_line_of_a_model(place: Place, name: str, inv
     assert result.stderr.startswith("Error: ") and each.message in result.stderr
 
 
-@pytest.mark.parametrize("name", ["pickle_that_runs_code", "image_bomb", "link_out_of_the_image_folder"])
+@pytest.mark.parametrize("name", ["pickle_that_runs_code", "absurd_image", "link_out_of_the_image_folder"])
 def test_the_command_line_tells_one_line_of_data(place: Place, name: str, invoke: Callable[..., Result]) -> None:
     each = next(each for each in CORPUS if each.name == name)
     result = invoke("sweep", place.h5, "--data", each.make(place), "--mode", "disabled")
@@ -124,9 +124,9 @@ def test_the_command_line_tells_one_line_of_data(place: Place, name: str, invoke
 
 
 def test_a_process_of_its_own_ends_with_the_code_and_one_line(place: Place) -> None:
-    each = next(each for each in CORPUS if each.name == "billion_laughs")
+    each = next(each for each in CORPUS if each.name == "yaml_object")
     done = run_cli("validate", each.make(place))
-    assert (done.returncode, done.stderr.count(b"\n"), b"aliases" in done.stderr) == (78, 1, True)
+    assert (done.returncode, done.stderr.count(b"\n"), b"could not determine" in done.stderr) == (78, 1, True)
 
 
 def run_cli(*args: object) -> subprocess.CompletedProcess[bytes]:

@@ -40,17 +40,12 @@ def test_a_link_in_a_run_folder_is_refused(
     assert (outside.read_bytes() if outside.is_file() else sorted(outside.iterdir())) == before
 
 
-def test_pipes_and_texts_without_end_are_refused(run: Path, invoke: Callable[..., Result]) -> None:
+def test_pipes_are_refused(run: Path, invoke: Callable[..., Result]) -> None:
     os.mkfifo(run / "pipe")
     result = invoke("verify", run)
     assert result.exit_code == 65 and "pipe must be a file or a folder, as lab3 writes them, but is neither" in (
         result.output
     )
-    (run / "pipe").unlink()
-    with (run / "journal.jsonl").open("ab") as file:
-        file.truncate(2**40)
-    result = invoke("resume", run)
-    assert result.exit_code == 78 and "journal.jsonl must have at most 268,435,456 bytes, got 1,099," in result.output
 
 
 def test_hashes_of_files_elsewhere_are_not_made(run: Path, invoke: Callable[..., Result], tmp_path: Path) -> None:
@@ -67,11 +62,11 @@ CAPTURE = {"mean_map_hwc": np.ones((2, 2, 4)), "importance_c": np.ones(4), "prun
 @pytest.mark.parametrize(
     ("save", "changes", "message"),
     [
-        (np.savez_compressed, {"mean_map_hwc": np.zeros((2**13, 2**13, 4))}, "its content must be at most "),
-        (np.savez, {"importance_c": np.ones(3)}, "it must have maps (H, W, C) and a score for each channel"),
-        (np.savez, {"mean_map_hwc": np.ones(4)}, "it must have maps (H, W, C) and a score for each channel"),
+        (np.savez, {"mean_map_hwc": np.array([None], object)}, "Object arrays cannot be loaded"),
         (np.savez, {"importance_c": np.array([1, 2, np.nan, 3])}, "it must hold numbers"),
         (np.savez, {"importance_c": np.array(["a", "b", "c", "d"])}, "it must hold numbers"),
+        (np.savez, {"importance_c": np.ones(3)}, "it must have maps (H, W, C) and a score for each channel"),
+        (np.savez, {"mean_map_hwc": np.ones(4)}, "it must have maps (H, W, C) and a score for each channel"),
         (
             np.savez,
             {name: array[..., :3] for name, array in CAPTURE.items()},

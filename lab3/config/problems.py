@@ -2,16 +2,13 @@
 
 import difflib
 import re
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from lab3.config.sections import Section
-from lab3.errors import ConfigError
-
-_MOST_SHOWN = 50
+from lab3.errors import ConfigError, shown
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -26,9 +23,8 @@ def check_values(
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        items = error.errors(include_url=False)
         problems: dict[tuple[int | str, ...], str] = {}
-        for item in items[:_MOST_SHOWN]:
+        for item in error.errors(include_url=False):
             # A union reports each of its members; one line for the key is enough.
             loc, problem = _describe(section, dict(item))
             problems[loc] = f"{problems[loc]} or {problem.removeprefix('must be ')}" if loc in problems else problem
@@ -38,14 +34,14 @@ def check_values(
         for loc, rule in problems.items():
             if loc not in wholes:
                 option = _option_of(loc, options or {})
-                got = "" if rule.startswith("unknown key") else f", got {_shown(_lookup(values, loc))}"
-                line = f"{option or ''} {_printable(_key(loc))}: {rule}{got}"
+                got = "" if rule.startswith("unknown key") else f", got {shown(_lookup(values, loc))}"
+                key = _key(loc) if _key(loc).isprintable() else repr(_key(loc))
+                line = f"{option or ''} {key}: {rule}{got}"
                 lines[source if option is None else "the command line"].append(f"  {line.strip()}")
-        is_cut, shown = len(items) > _MOST_SHOWN, []
+        told: list[str] = []
         for origin, found in lines.items():
-            count = f"{'more than ' * is_cut}{len(found)} problem{'s' * (len(found) != 1)}{', the first are' * is_cut}"
-            shown += [f"{origin}: {count}", *found] if found else []
-        raise ConfigError("\n".join(shown)) from error
+            told += [f"{origin}: {len(found)} problem{'s' * (len(found) != 1)}", *found] if found else []
+        raise ConfigError("\n".join(told)) from error
 
 
 def _option_of(loc: Sequence[int | str], options: Mapping[str, str]) -> str | None:
@@ -133,16 +129,3 @@ def _lookup(values: Any, loc: Sequence[int | str]) -> Any:
 
 def _key(loc: Sequence[int | str]) -> str:
     return ".".join(str(part) for part in loc)
-
-
-def _printable(key: str) -> str:
-    if len(key) > 100:
-        key = key[:97] + "..."
-    return key if key.isprintable() else repr(key)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, types.NoneType):
-        return "null"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
