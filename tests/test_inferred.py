@@ -145,8 +145,6 @@ def test_wandb_says_what_was_inferred(inferred_run: Path, tmp_path: Path) -> Non
     assert len(points) == N_CHANNELS and not any("loss" in point for point in points)
     assert all(points[k]["n_inferred"] > 1000 and points[k]["n_audited"] > 0 for k in WRONG)
     assert all(points[k]["loss_se"] > 0 and points[k]["loss_estimate"] > 0 for k in WRONG)
-    told = json.dumps(records)
-    assert "Accuracy over K, inferred" in told
     summary = {}
     for record in records:
         if record["type"] == "summary":

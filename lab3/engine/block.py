@@ -10,7 +10,6 @@ from lab3.backend import fill_block, fill_pairs, to_numpy, to_tensor
 from lab3.rank import PruneStep
 from lab3.split import Split
 
-
 _N_PAIRS = 1000
 
 
