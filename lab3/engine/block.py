@@ -1,6 +1,7 @@
 """Some images, on the device, for one block of K."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy as np
 from lab3.backend import fill_block, fill_pairs, to_numpy, to_tensor
 from lab3.rank import PruneStep
 from lab3.split import Split
+
+_N_PAIRS = 1000
 
 
 class BlockScores(NamedTuple):
@@ -26,8 +29,8 @@ class BlockScores(NamedTuple):
 class Block:
     """`n` images, on the device, with the mixing layer's output at the first of `steps`.
 
-    `image_size` is the number of images that every call of a compiled function gets, `pair_size` that of pairs of an
-    image and a step.
+    `image_size` is the number of images that every call of a compiled function gets, `pair_size` the largest of pairs
+    of an image and a step.
     """
 
     def __init__(
@@ -72,8 +75,10 @@ class Block:
     def run_pairs(self, rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """The logits of image `rows[p]` at step `steps[p]`, `(P, L)`."""
         logits_pl = np.empty((len(rows), self._split.n_labels), np.float32)
-        for start in range(0, len(rows), self._pair_size):
-            part = slice(start, min(start + self._pair_size, len(rows)))
+        # Products of more rows than this take memory that allocators give back each time, for a tenth of the time.
+        n_full = len(rows) - len(rows) % self._pair_size
+        edges = [*range(0, n_full, min(_N_PAIRS, self._pair_size)), *{n_full, len(rows)}]
+        for part in (slice(start, stop) for start, stop in pairwise(sorted(edges))):
             pairs = (to_tensor(fill_pairs(each[part].astype(np.int32), self._pair_size)) for each in (rows, steps))
             (part_pl,) = self._split.finish_pairs(*pairs, *self._state, self._units, self._gone_ku)
             logits_pl[part] = to_numpy(part_pl)[: part.stop - part.start]

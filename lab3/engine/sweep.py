@@ -18,8 +18,6 @@ Shortcut = Literal["none", "unchanged", "inferred"]
 
 _FIRST_BLOCK, _BLOCK = 8, 32
 _N_CALIBRATION = 256
-# At most: above some 32 MB allocators give a product's memory back, and taking it again costs a tenth of the time.
-_N_PAIRS = 1000
 
 
 def sweep_points(
@@ -96,7 +94,7 @@ def logits_of(
     """The logits of the images `rows` at `steps`, as a sweep of blocks of `block_size` images has them, `(K, n, L)`."""
     parts = []
     for part in blocks_of(len(rows), block_size):
-        block = Block(split, steps, split.read_features(features, rows[part]), block_size, min(block_size, _N_PAIRS))
+        block = Block(split, steps, split.read_features(features, rows[part]), block_size, block_size)
         parts.append(block.run_changed().logits_knl)
     return np.concatenate(parts, axis=1)
 
@@ -123,7 +121,6 @@ class _Engine:
         self._on_block = on_block
         self._split, self._features, self._labels_n, self._steps = split, features, labels_n, steps
         self._n_images, self._batch_size = len(labels_n), min(batch_size, len(labels_n))
-        self._n_pairs = min(self._batch_size, _N_PAIRS)
         # Where a quarter of the images would be calibration, nothing is gained.
         self._shortcut = "unchanged" if shortcut == "inferred" and self._n_images < 4 * _N_CALIBRATION else shortcut
 
@@ -140,7 +137,7 @@ class _Engine:
         rows = np.sort(rng.choice(self._n_images, _N_CALIBRATION, replace=False))
         steps = [self._steps[i] for i in indices]
         features = self._split.read_features(self._features, rows)
-        logits_knl = Block(self._split, steps, features, len(rows), self._n_pairs).run_changed().logits_knl
+        logits_knl = Block(self._split, steps, features, len(rows), self._batch_size).run_changed().logits_knl
         return Calibration(rows, logits_knl, Bounds(logits_knl))
 
     def run(self, indices: range, calibration: Calibration | None = None) -> Iterator[tuple[slice, BlockScores]]:
@@ -159,4 +156,4 @@ class _Engine:
     def _block(self, steps: Sequence[PruneStep], rows: slice) -> Block:
         self._on_block()
         features = self._split.read_features(self._features, rows)
-        return Block(self._split, steps, features, self._batch_size, self._n_pairs)
+        return Block(self._split, steps, features, self._batch_size, self._batch_size)
