@@ -60,6 +60,8 @@ def check_finite(values: np.ndarray, name: str) -> None:
 
 def _load_weights(model: Any, inspected: InspectedModel) -> None:
     """Give every variable of the model the array of the file that is its own."""
+    import keras
+
     pairs = _pairs_of_keras(model, inspected) if inspected.layers is None else _pairs_of_h5(model, inspected)
     missing = {id(variable): variable for variable in model.weights}
     left_over = set(inspected.arrays)
@@ -68,14 +70,17 @@ def _load_weights(model: Any, inspected: InspectedModel) -> None:
         if variable is None:
             continue
         shown = printable(name)
-        if missing.pop(id(variable), None) is None:
-            raise ModelError(f"each weight must be listed once, got {shown!r} for one that has its values")
         array = inspected.arrays[name]
         if tuple(array.shape) != tuple(variable.shape):
             raise ModelError(
                 f"weights must have the shapes of the model's, got {array.shape} for {tuple(variable.shape)} in {shown}"
             )
         values = _read(array, shown)
+        if missing.pop(id(variable), None) is None:
+            # SpectralNormalization and the layer in it both store the kernel.
+            if not np.array_equal(keras.ops.convert_to_numpy(variable), values):
+                raise ModelError(f"each weight must be stored once, got other values for it in {shown!r}")
+            continue
         check_finite(values, "/".join(variable.path.split("/")[-2:]))
         variable.assign(values)
     if missing:
@@ -173,11 +178,9 @@ def _layer_at(model: Any, item: dict[str, Any], parts: list[str], names: dict[in
     steps = iter(parts)
     for part in steps:
         if part == "layers" and isinstance(found, keras.Model):
-            if id(item) not in names:
-                names[id(item)] = _names_in_file(item)
-            item = names[id(item)].get(next(steps, ""), {})
-            name = item.get("config", {}).get("name")
-            found = next((layer for layer in found.layers if layer.name == name), None)
+            if id(found) not in names:
+                names[id(found)] = _names_in_file(found, item)
+            found, item = names[id(found)].get(next(steps, ""), (None, {}))
         else:
             # Attributes that have become public had an underscore.
             found = getattr(found, part.lstrip("_"), None) or getattr(found, part, None)
@@ -185,15 +188,15 @@ def _layer_at(model: Any, item: dict[str, Any], parts: list[str], names: dict[in
     return found
 
 
-def _names_in_file(item: dict[str, Any]) -> dict[str, Any]:
-    """A model's layers by their class and number, as `.keras` files name them."""
-    found: dict[str, Any] = {}
+def _names_in_file(model: Any, item: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """A model's layers and what describes them, by class and number in the order of the file, as `.keras` has them."""
+    found: dict[str, tuple[Any, dict[str, Any]]] = {}
     used: Counter[str] = Counter()
-    for layer in item.get("config", {}).get("layers", ()):
-        if not str(layer.get("module")).startswith("keras.src.ops."):
-            name = "functional" if layer["class_name"] == "Model" else layer["class_name"].rpartition(">")[2]
-            name = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name)))
-            name = name.lower()
-            found[f"{name}_{used[name]}" if used[name] else name] = layer
+    layers = {layer.name: layer for layer in model.layers}
+    for each in item.get("config", {}).get("layers", ()):
+        if layer := layers.get(each["config"].get("name")):
+            name = re.sub(r"\W+", "", type(layer).__name__)
+            name = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
+            found[f"{name}_{used[name]}" if used[name] else name] = layer, each
             used[name] += 1
     return found

@@ -1,5 +1,6 @@
 """Files of Keras 2 load with the weights and outputs that Keras 2 gives them, or are refused with the reason."""
 
+import io
 import json
 import shutil
 import struct
@@ -210,6 +211,30 @@ def test_what_keras_3_does_not_have_or_computes_otherwise_is_refused(tmp_path: P
     with pytest.raises(ModelError) as caught:
         load_model(tmp_path / "m.h5")
     assert message in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_keras_3_files_of_layers_with_inner_layers_load(tmp_path: Path) -> None:
+    inner = keras.Sequential([keras.Input((8, 3)), layers.Conv1D(2, 3), layers.BatchNormalization()])
+    inputs = keras.Input((8, 8, 3))
+    x = layers.TimeDistributed(inner)(layers.SpectralNormalization(layers.Conv2D(3, 3, padding="same"))(inputs))
+    x = layers.Reshape((16, 6))(x)
+    x = layers.GroupQueryAttention(2, 4, 2)(x, x)
+    x = keras.ops.relu(layers.Dropout(0.5)(x) * 2 + 1)
+    model = randomised(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x))))
+    model.save(tmp_path / "m.keras")
+    loaded = load_model(tmp_path / "m.keras")
+    for one, other in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    # The kernel is stored twice.
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with h5py.File(whole := io.BytesIO(content["model.weights.h5"]), "r+") as file:
+        file["layers/spectral_normalization/layer/vars/0"][0, 0, 0, 0] += 1
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+        for name, value in {**content, "model.weights.h5": whole.getvalue()}.items():
+            archive.writestr(name, value)
+    with pytest.raises(ModelError, match=r"each weight must be stored once, got other values"):
+        load_model(tmp_path / "m.keras")
 
 
 def test_a_file_of_keras_3_with_the_same_word_loads(tmp_path: Path) -> None:
