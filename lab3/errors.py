@@ -15,6 +15,7 @@ Lab3Error
 A message says what the rule is, what was received, and what to do.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -95,3 +96,13 @@ def shown(value: object) -> str:
     """
     text = "null" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def first_few(items: Sequence[object]) -> str:
+    """`items` as a message names them: the first five.
+
+    >>> first_few(range(7))
+    '0, 1, 2, 3, 4 and 2 more'
+    """
+    named = ", ".join(map(str, items[:5])) or "none"
+    return f"{named} and {len(items) - 5} more" if len(items) > 5 else named

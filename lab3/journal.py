@@ -142,7 +142,7 @@ def _parse(content: bytes, path: Path) -> tuple[list[Row], int]:
 
 
 def _check_header(found: Row, expected: Mapping[str, Any], path: Path) -> None:
-    then, now = _flatten(found), _flatten(expected)
+    then, now = flatten(found), flatten(expected)
     differences = [
         f"{key} was {then.get(key)!r}, now {now.get(key)!r}" for key in {**now, **then} if then.get(key) != now.get(key)
     ]
@@ -150,7 +150,7 @@ def _check_header(found: Row, expected: Mapping[str, Any], path: Path) -> None:
         raise RunStateError(f"{path} was begun with other settings: {'; '.join(differences)}; start a new run instead")
 
 
-def _flatten(header: Mapping[str, Any]) -> Row:
+def flatten(header: Mapping[str, Any]) -> Row:
     """The header with the members of its mappings as members of their own."""
     flat: Row = {}
     for key, value in header.items():

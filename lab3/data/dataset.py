@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lab3.errors import DataError
+from lab3.errors import DataError, first_few
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def check_dataset(dataset: Dataset, input_shape: tuple[int | None, ...], n_label
     if dataset.class_names is not None and len(dataset.class_names) != n_labels:
         raise DataError(
             f"{source}: the model has {n_labels} classes but the images have {len(dataset.class_names)} classes "
-            f"({_first_few(dataset.class_names)}); use the data the model was trained for"
+            f"({first_few(dataset.class_names)}); use the data the model was trained for"
         )
     outside = np.flatnonzero((labels_n < 0) | (labels_n >= n_labels))
     if len(outside):
@@ -92,7 +92,3 @@ def _check_shape(shape: tuple[int, ...], input_shape: tuple[int | None, ...], so
     elif len(shape) == 3 and len(input_shape) == 3 and shape[2] == 3 and input_shape[2] == 1:
         hint = "decode them with --set data.color=grayscale"
     raise DataError(f"{source}: the model takes images of {wanted}, got {'x'.join(map(str, shape))}; {hint}")
-
-
-def _first_few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -8,6 +8,7 @@ import numpy as np
 
 from lab3 import readers
 from lab3.engine import SweepPoint
+from lab3.errors import first_few
 from lab3.rundir import RunDir
 from lab3.training import Epoch
 
@@ -49,7 +50,7 @@ def compare_runs(before: RunDir, after: RunDir) -> Comparison:
 def _compare_points(before: SweepPoint, after: SweepPoint) -> Iterator[str]:
     gone, gone_now = set(before.pruned_channels), set(after.pruned_channels)
     if gone != gone_now:
-        yield f"pruned channels {_few(gone - gone_now)} -> {_few(gone_now - gone)}"
+        yield f"pruned channels {first_few(sorted(gone - gone_now))} -> {first_few(sorted(gone_now - gone))}"
     for name in _COUNTS:
         then, now = getattr(before, name), getattr(after, name)
         if then != now:
@@ -104,8 +105,3 @@ def _n_differing(before: Sequence[int] | np.ndarray, after: Sequence[int] | np.n
     if len(before) != len(after):
         return max(len(before), len(after))
     return int((np.asarray(before) != np.asarray(after)).sum())
-
-
-def _few(channels: set[int]) -> str:
-    named = ", ".join(map(str, sorted(channels)[:5]))
-    return f"{named or 'none'}{f' and {len(channels) - 5} more' if len(channels) > 5 else ''}"

@@ -1,12 +1,11 @@
 """What a check of a run's folder finds."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lab3.errors import Lab3Error
-from lab3.rundir import RunDir
 
 # What a file that holds anything at all can lead to.
 _UNEXPECTED = (
@@ -48,14 +47,6 @@ class Verified:
             self.problems.append(str(error))
         except _UNEXPECTED as error:
             self.problems.append(f"{name} is not as lab3 writes it: {type(error).__name__}: {error}")
-
-
-def check_figures(run: RunDir, names: Sequence[str], found: Verified) -> None:
-    """Those of `names` that are missing, once each."""
-    for name in names:
-        problem = f"figures/{name}.png is missing"
-        if not (run.figures / f"{name}.png").is_file() and problem not in found.problems:
-            found.problems.append(problem)
 
 
 def _count(n: int, unit: str) -> str:

@@ -1,7 +1,6 @@
 """What a run's journals depend on: their headers, which must be the same when the run goes on."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lab3.config import Config
@@ -25,8 +24,8 @@ def sweep_header(run: RunDir, config: Config, manifest: Mapping[str, Any]) -> di
         "settings": settings,
         "seed": config.seed,
         "versions": computing_versions(manifest),
-        "capture": _sha256(run.capture_npz),
-        "scores": _sha256(run.scores_csv),
+        "capture": sha256_file(run.capture_npz) if run.capture_npz.exists() else None,
+        "scores": sha256_file(run.scores_csv) if run.scores_csv.exists() else None,
     }
 
 
@@ -44,7 +43,3 @@ def training_header(config: Config, manifest: Mapping[str, Any]) -> dict[str, An
         "seed": config.seed,
         "versions": computing_versions(manifest),
     }
-
-
-def _sha256(path: Path) -> str | None:
-    return sha256_file(path) if path.exists() else None
