@@ -41,7 +41,7 @@ def push_command(run: Path | None, project: str | None, entity: str | None, dry_
     opened = open_run(run) if run is not None else None
     tracking = (opened.read_config() if opened else load_config(None, [], tracking_file())).tracking
     place = find_place(tracking.project, tracking.entity)
-    project, entity = project or place.project, entity or place.entity
+    project, entity = project or place[0], entity or place[1]
     if entity is None and not dry_run:
         raise ConfigError("a dashboard is pushed to an entity, got none: give --entity, or set WANDB_ENTITY")
     workspace = dashboards.make_workspace(entity or "", project)

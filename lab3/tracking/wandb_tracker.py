@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 from lab3.engine import SweepPoint
 from lab3.errors import ConfigError
-from lab3.tracking.client import START_TOLERANCE_S, clock_set_to, import_client
-from lab3.tracking.offline import RunTimes, forget_offline_runs
+from lab3.tracking.client import import_client
+from lab3.tracking.offline import forget_offline_runs
 from lab3.tracking.payloads import make_artifact, make_table, row_of_epoch, row_of_point
 from lab3.tracking.tracker import Asset, ChannelTable, Tracker
 from lab3.training import Epoch
@@ -42,7 +43,7 @@ def has_key() -> bool:
         ) from error
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """One W&B run below `folder/wandb`, K as the axis of the sweep and `epoch` of training.
 
     Everything an offline run needs is kept there, so the folder can be moved before `wandb sync`. The first failure of
@@ -54,7 +55,7 @@ class WandbTracker:
     starts at `started_s`. (The running time W&B's client takes itself: that of the process.)
 
     A row's number is W&B's step. Rows that are there already are not sent again: those that the server had when a run
-    is resumed online, or the first `n_rows_there`. With `is_rewound`, online, the server forgets all rows behind these.
+    is resumed online, or the first `n_rows_there`.
     """
 
     def __init__(
@@ -67,7 +68,6 @@ class WandbTracker:
         is_stopping: Callable[[], bool] = lambda: False,
         is_resumed: bool = False,
         n_rows_there: int = 0,
-        is_rewound: bool = False,
         started_s: float | None = None,
         start_timeout_s: float = 30.0,
         finish_timeout_s: float = 60.0,
@@ -86,7 +86,7 @@ class WandbTracker:
         self._last_sent = -_HELD_S
         self._run: Any = None
         self._n_told, self._n_rows_there = 0, n_rows_there
-        self._times = RunTimes(started_s)
+        self._rows_s: Mapping[int, float] = {}
         self._start_timeout_s, self._finish_timeout_s = start_timeout_s, finish_timeout_s
         # Staged files otherwise lie in the home folder, and an offline run moved elsewhere loses them.
         self._try("make its folder", _GOES_ON, lambda: (folder / "wandb").mkdir(parents=True, exist_ok=True))
@@ -99,7 +99,6 @@ class WandbTracker:
             "name": None if os.environ.get("WANDB_NAME") else run_id,
             "dir": str(folder),
             "resume": "allow" if is_resumed and mode == "online" else None,
-            "resume_from": f"{run_id}?_step={n_rows_there - 1}" if is_rewound else None,
             **_choices(project=project, entity=entity, group=group, job_type=job_type, notes=notes, tags=tags),
             "config": dict(config or {}),
         }
@@ -108,11 +107,12 @@ class WandbTracker:
             "start online", f"tracking goes on offline, {_LATER}", lambda: self._start(settings)
         ):
             self.mode = "offline"
-            self._forget_failed_start()
+            # W&B's service otherwise says that the run's id is in use.
+            import_client().teardown()
         if self.mode == "offline":
             # Unfinished offline files cannot be resumed; one fresh, complete run takes the place of those not sent.
-            settings["resume"] = settings["resume_from"] = None
-            self._try("start", _GOES_ON, lambda: self._start_afresh(folder, settings, is_resumed))
+            settings["resume"] = None
+            self._try("start", _GOES_ON, lambda: self._start_afresh(folder, settings, is_resumed, started_s))
 
     def log_epoch(self, epoch: Epoch) -> None:
         """One history row `epoch, train/...`."""
@@ -198,15 +198,15 @@ class WandbTracker:
             return f"W&B: {run.url}"
         return f"W&B offline run: {Path(run.dir).parent} (send it with `lab3 publish`)"
 
-    def _start_afresh(self, folder: Path, settings: dict[str, Any], is_resumed: bool) -> None:
+    def _start_afresh(self, folder: Path, settings: dict[str, Any], is_resumed: bool, started_s: float | None) -> None:
         # Of a run that is resumed, what somebody has sent meanwhile would come twice.
         n_rows_there, times = forget_offline_runs(folder, settings["id"], keep_sent=is_resumed)
-        self._n_rows_there = max(self._n_rows_there, n_rows_there)
-        self._times = RunTimes(times.started_s or self._times.started_s, times.rows_s)
-        with clock_set_to(self._times.started_s):
+        self._n_rows_there, self._rows_s = max(self._n_rows_there, n_rows_there), times.rows_s
+        clock = time.time
+        ago_s = clock() - (times.started_s or started_s or clock())
+        # No setting says when a run started: the client asks the clock, which stands at that time meanwhile.
+        with mock.patch.object(time, "time", lambda: clock() - ago_s):
             self._start(settings)
-        if self._times.started_s and self._run.start_time - self._times.started_s > START_TOLERANCE_S:
-            self._warn("W&B's client does not keep the start time of the offline run that this one replaces")
 
     def _start(self, settings: dict[str, Any]) -> None:
         wandb = import_client()
@@ -220,12 +220,6 @@ class WandbTracker:
         for name in SWEEP_METRICS + INFERRED_METRICS:
             self._run.define_metric(name, step_metric="K")
 
-    def _forget_failed_start(self) -> None:
-        import wandb
-
-        # W&B's service otherwise says that the run's id is in use.
-        wandb.teardown()
-
     def _send_held(self) -> None:
         for row in self._held:
             self._log(row)
@@ -234,8 +228,7 @@ class WandbTracker:
     def _log(self, row: Mapping[str, Any]) -> None:
         number, self._n_told = self._n_told, self._n_told + 1
         if number >= self._n_rows_there:
-            logged_s = self._times.rows_s.get(number)
-            told = {**row, "_timestamp": logged_s} if logged_s else dict(row)
+            told = {**row, "_timestamp": self._rows_s[number]} if number in self._rows_s else dict(row)
             self._when_running("log", lambda: self._run.log(told, step=number))
 
     def _when_running(self, what: str, action: Callable[[], None]) -> None:
@@ -282,7 +275,3 @@ def _choices(**choices: Any) -> dict[str, Any]:
         name: None if os.environ.get(variables.get(name, f"WANDB_{name.upper()}")) else value or None
         for name, value in choices.items()
     }
-
-
-def _conforms(tracker: WandbTracker) -> Tracker:
-    return tracker
