@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lab3.cli.options import tracking_file
+from lab3.cli.options import a_path, tracking_file
 from lab3.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ def dashboard_group() -> None:
 
 
 @dashboard_group.command("push")
-@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=a_path)
 @click.option("--project", metavar="NAME", help="W&B project; by default WANDB_PROJECT, then wandb_config.yaml.")
 @click.option("--entity", metavar="NAME", help="W&B entity; by default WANDB_ENTITY, then wandb_config.yaml.")
 @click.option("--dry-run", is_flag=True, help="Print what would be pushed as JSON; needs no server, key or entity.")

@@ -1,6 +1,5 @@
 """What a person sees: progress on stderr, results on stdout."""
 
-import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ from lab3.foreign import printable
 from lab3.model_files import LayerInfo
 from lab3.pipeline import Group
 from lab3.progress import Advance, Progress
-from lab3.readers import read_points
+from lab3.readers import read_points, read_summary
 from lab3.rundir import RunDir
 
 _SHOWN_POINTS = 12
@@ -154,25 +153,26 @@ class _RateColumn(ProgressColumn):
         return Text(f"{speed:,.1f} {self._unit}/s" if speed else f"- {self._unit}/s")
 
 
-def show_run(run: RunDir) -> None:
-    """The run's result as a table, and its folder as the last line, on stdout."""
-    if run.journal_jsonl.exists():
-        _show_points(read_points(run))
-    click.echo(str(run.path))
+def show_result(done: RunDir | Group) -> None:
+    """A table of a run's points or a group's runs, and the folder as the last line, on stdout."""
+    if isinstance(done, Group):
+        _show_runs(done)
+    elif done.journal_jsonl.exists():
+        _show_points(read_points(done))
+    click.echo(str(done.path))
 
 
-def show_group(group: Group) -> None:
-    """Accuracy of each run at some shares of pruned channels, and the group's folder as the last line, on stdout."""
+def _show_runs(group: Group) -> None:
+    """Accuracy of each run at some shares of pruned channels."""
     table = _new_table("run", "channels", *(f"{share:.0%} pruned" for share in _SHOWN_SHARES))
     for label, run in group.runs.items():
         points = read_points(run)
         label += " (inferred)" * points[0].is_inferred
-        n_channels = json.loads(run.summary_json.read_text())["n_channels"]
+        n_channels = read_summary(run)["n_channels"]
         shares = np.array([point.n_pruned / n_channels for point in points])
         shown = [points[int(np.abs(shares - share).argmin())] for share in _SHOWN_SHARES]
         table.add_row(Text(printable(label)), str(n_channels), *(f"{point.accuracy:.4f}" for point in shown))
     _print_table(table)
-    click.echo(str(group.path))
 
 
 def show_layers(layers: Sequence[LayerInfo]) -> None:
