@@ -221,9 +221,9 @@ def test_an_offline_run_that_is_not_whole_is_rebuilt_with_its_times(client: Clie
     manifest = RunDir(client.run).read_manifest()
     created_s = datetime.fromisoformat(manifest["created_at"]).timestamp() - 3600
     RunDir(client.run).write_manifest({**manifest, "created_at": datetime.fromtimestamp(created_s, UTC).isoformat()})
-    # A client that is killed early has written nothing yet.
+    # A client that is killed early may have written nothing yet.
     started_s = pytest.approx(created_s if before.started_s is None else before.started_s, abs=3)
-    assert (before.started_s is None) == (damage == "killed")
+    assert before.started_s is not None or damage == "killed"
     had = {"torn": "a torn offline run", "killed": "a torn offline run", "two": "2 offline runs"}[damage]
     said = client.do("publish", "runs/r", expect=75, WANDB_API_KEY="")
     assert f"; the folder had {had}, and has a rebuilt one: " in said

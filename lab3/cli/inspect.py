@@ -36,9 +36,9 @@ def inspect_command(layer: str | None, output: str | None, as_json: bool, **opti
     from lab3.cli.terminal import show_layers
     from lab3.model_files import describe_layers
     from lab3.pipeline import Session, load_configured_model
-    from lab3.progress import SilentProgress
+    from lab3.progress import Progress
 
-    loaded = load_configured_model(config, str(config.model.path), Session(SilentProgress()))
+    loaded = load_configured_model(config, config.model.path, Session(Progress()))
     layers = describe_layers(loaded, None if layer is None else parse_layer(layer))
     if as_json:
         click.echo(json.dumps([asdict(each) for each in layers], indent=2))

@@ -1,12 +1,14 @@
 """Options that several commands share."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from lab3.errors import Lab3Error
 
 # As in lab3.criteria, which the command line does not import before it needs NumPy; a test compares the two.
 CRITERIA = (
@@ -21,6 +23,7 @@ _OPTIONS = {
 }  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Result = TypeVar("Result")
 Options = dict[str, Any]
 
 
@@ -37,6 +40,7 @@ def _limit_threads(_context: click.Context, _option: click.Parameter, threads: i
 
 
 a_path = click.Path(path_type=Path)
+runs_argument = click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=a_path)
 out_option = click.option("--out", type=a_path, default="runs", show_default=True, help="Folder that holds runs.")
 computing_options = _together(
     click.option(
@@ -154,3 +158,21 @@ def take_settings(options: Options) -> list[tuple[str, str]]:
 def tracking_file() -> Path:
     """`wandb_config.yaml` of the current folder."""
     return Path(os.curdir) / "wandb_config.yaml"
+
+
+def for_each_run(given: tuple[Path, ...], act: Callable[[Path], Result]) -> Iterator[tuple[Path, Result | None]]:
+    """What `act` gives for each of the runs in `given`, folders of runs among them; None where it raised an error.
+
+    That is printed behind the run's name, or raised where there is one run only.
+    """
+    from lab3.rundir import runs_in
+
+    paths = [found for each in given for found in runs_in(each)]
+    for path in paths:
+        try:
+            yield path, act(path)
+        except Lab3Error as error:
+            if len(paths) == 1:
+                raise
+            click.echo(f"{path.name}: {error}")
+            yield path, None

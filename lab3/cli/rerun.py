@@ -42,8 +42,7 @@ def rerun_command(run: Path, mode: str, device: Any, **options: Any) -> None:
     from lab3.pipeline import Session, rerun_run
 
     with TerminalProgress() as progress:
-        done = rerun_run(run, Session(progress, device, mode), **options)
-    comparison = done.comparison
+        done, comparison = rerun_run(run, Session(progress, device, mode), **options)
     for line in comparison.differences[:_SHOWN_DIFFERENCES]:
         click.echo(line)
     n_differences = len(comparison.differences)
@@ -53,9 +52,9 @@ def rerun_command(run: Path, mode: str, device: Any, **options: Any) -> None:
         click.echo(f"note: {remark}")
     if not n_differences:
         click.echo(f"identical: {comparison.n_compared} {comparison.unit}")
-    click.echo(str(done.run.path))
+    click.echo(str(done.path))
     if n_differences:
         raise RecordError(
-            f"{done.run.path} must repeat {run}, but {n_differences} of {comparison.n_compared} {comparison.unit} "
+            f"{done.path} must repeat {run}, but {n_differences} of {comparison.n_compared} {comparison.unit} "
             "differ, see above"
         )

@@ -41,7 +41,7 @@ class _BrokenOff(BaseException):
     """Raised in a signal's handler; as no `Exception` it passes through libraries that catch those."""
 
 
-class TerminalProgress:
+class TerminalProgress(Progress):
     """Bars with rate and time left on a terminal; ten lines a bar in a log file.
 
     As a context it also makes SIGINT and SIGTERM wait for the current block: the next call of a bar raises
@@ -195,14 +195,11 @@ def _show_points(points: Sequence[SweepPoint]) -> None:
     )
     for point in _spread(points):
         change = "" if point is points[0] else f"{point.accuracy - points[0].accuracy:+.4f}"
-        table.add_row(
-            str(point.k),
-            str(point.n_pruned),
-            f"{point.correct:,}",
-            f"{point.accuracy:.4f}",
-            change,
-            *([f"{point.loss:.4f} ±{point.loss_se:.4f}", f"{point.n_inferred:,}"] if infers else [f"{point.loss:.4f}"]),
+        counts = (str(point.k), str(point.n_pruned), f"{point.correct:,}", f"{point.accuracy:.4f}", change)
+        losses = (
+            [f"{point.loss:.4f} ±{point.loss_se:.4f}", f"{point.n_inferred:,}"] if infers else [f"{point.loss:.4f}"]
         )
+        table.add_row(*counts, *losses)
     _print_table(table)
     if infers:
         click.echo("inferred, not exact: that many predictions were not computed; without --infer all counts are exact")
@@ -227,6 +224,3 @@ def _new_table(*titles: str) -> Table:
     for title in titles:
         table.add_column(title, justify="left" if title in left else "right", no_wrap=True)
     return table
-
-
-_: type[Progress] = TerminalProgress

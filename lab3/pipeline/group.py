@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import get_args
 
 from lab3 import outputs
-from lab3.architectures import build_model
 from lab3.backend import load_backend
 from lab3.config import Config, dump_config, load_config
 from lab3.criteria import Criterion
@@ -153,7 +152,7 @@ def _work(plan: _Plan, path: Path, session: Session) -> Group:
     if config.model.path is None:
         trained = run_one(config, "train", kind="train")
         config = with_settings(config, model={"path": str(trained.path / f"model.{config.train.format}")})
-    model_layers = list_layers(load_configured_model(config, str(config.model.path), session))
+    model_layers = list_layers(load_configured_model(config, config.model.path, session))
     runs = {}
     for index, criterion in product(plan.layers, plan.criteria):
         layer = model_layers[index]
@@ -185,13 +184,7 @@ def _config_of(config: Config, layer: int, criterion: str, drawn: Sequence[int],
 
 def _layer_indices(config: Config, layers: Sequence[Layer], session: Session) -> list[int]:
     """Where the layers stand in the model; an untrained model's names are not those it will be saved with."""
-    model_path, architecture = config.model.path, config.model.architecture
-    if model_path is not None:
-        model = load_configured_model(config, model_path, session)
-    elif architecture is not None:
-        model = build_model(architecture)
-    else:
-        raise ConfigError("the experiment must have a model: set model.path (or --model), or model.architecture")
+    model = load_configured_model(config, config.model.path, session)
     if list(layers) == ["all"]:
         found = prunable_layers(model)
     else:

@@ -15,9 +15,11 @@ from lab3.foreign import sha256_file
 from lab3.model_files import load_model
 from lab3.pipeline.session import Session, with_settings
 from lab3.preprocess import Preprocessing
+from lab3.progress import Progress
+from lab3.rundir import RunDir
 from lab3.schedule import parse_schedule
 from lab3.split import split_model
-from lab3.tracking import Mode
+from lab3.tracking import Mode, Tracker
 from lab3.tracking.artifacts import PREFIX, fetch_artifact
 
 _WITH_TRAINING_SPLIT = ("digits", "cifar10")
@@ -45,18 +47,25 @@ def fetch_inputs(config: Config, out: Path, mode: Mode, session: Session) -> Con
         if mode != "online":
             raise ConfigError(f"{address} needs W&B online, but it is {mode}; give a file, or --mode online with a key")
         session.progress.say(f"fetching {address}")
-        fetched = fetch_artifact(address, type, (out / ".artifacts").absolute())
-        session.shared.setdefault(("artifacts",), {})[str(fetched.path)] = fetched.name
-        config = with_settings(config, **{section: {key: str(fetched.path)}})
+        path, name = fetch_artifact(address, type, (out / ".artifacts").absolute())
+        session.shared.setdefault(("artifacts",), {})[str(path)] = name
+        config = with_settings(config, **{section: {key: str(path)}})
     return config
 
 
-def load_configured_model(config: Config, model_path: str, session: Session) -> Any:
-    """The model at `model_path` with the experiment's output, hash and classes, loaded once a session.
+def load_configured_model(config: Config, model_path: str | None, session: Session) -> Any:
+    """The model at `model_path` with the experiment's output, hash and classes, loaded once a session; None: untrained.
 
-    Raises as `load_model` does.
+    Raises as `load_model` does, and `ConfigError` if the experiment has no model.
     """
     model = config.model
+    if model_path is None:
+        if model.architecture is None:
+            raise ConfigError(
+                "the experiment must have a model: set model.path (or --model) to load one, "
+                "or model.architecture to train one"
+            )
+        return build_model(model.architecture)
     return session.reuse(
         ("model", model_path),
         lambda: load_model(model_path, model.output, sha256=model.sha256, allow_classes=model.allow_classes),
@@ -101,22 +110,24 @@ class Materials:
                 )
 
 
+@dataclass(frozen=True)
+class Work:
+    """A run that is worked on: its folder and settings, what it works on, and who is told."""
+
+    run: RunDir
+    config: Config
+    materials: Materials
+    tracker: Tracker
+    progress: Progress
+
+
 def load_materials(config: Config, model_path: str | None, session: Session) -> Materials:
     """Model and data, loaded once a session; raises a `Lab3Error` if they do not fit each other or `config`."""
-    if model_path is None and config.model.architecture is None:
-        raise ConfigError(
-            "the experiment must have a model: set model.path (or --model) to load one, "
-            "or model.architecture to train one"
-        )
     device_in_use = load_backend(session.device)
     import keras
 
     keras.utils.set_random_seed(config.seed)
-    if model_path is not None:
-        model = load_configured_model(config, model_path, session)
-    else:
-        assert config.model.architecture is not None
-        model = build_model(config.model.architecture)
+    model = load_configured_model(config, model_path, session)
     # Cutting an untrained model too tells now, not after hours, that it cannot be cut or the schedule does not fit.
     prune = config.prune
     split = split_model(model, prune.layer, effect=prune.effect, measured=prune.measured, bias=prune.bias)
@@ -131,7 +142,8 @@ def load_materials(config: Config, model_path: str | None, session: Session) -> 
     test = _load_data(config, config.data.test, "test", config.data.test_sha256, "", session)
     check_dataset(test, model.input_shape[1:], split.n_labels)
     preprocess.check(test.images_nhwc.shape[-1])
-    score_on_train = _scores_on_train(config)
+    has_train = config.data.train is not None or config.data.test in _WITH_TRAINING_SPLIT
+    score_on_train = prune.score_on == "train" or (prune.score_on == "auto" and has_train)
     train = None
     if model_path is None or score_on_train:
         source = config.data.train or config.data.test
@@ -160,12 +172,6 @@ def _load_data(config: Config, source: str, split: Split, sha256: str | None, us
         return load_dataset(source, split, color, sha256=sha256)
 
     return session.reuse((source, split, color), load)
-
-
-def _scores_on_train(config: Config) -> bool:
-    """`auto` is the training images where the experiment names some."""
-    has_train = config.data.train is not None or config.data.test in _WITH_TRAINING_SPLIT
-    return config.prune.score_on == "train" or (config.prune.score_on == "auto" and has_train)
 
 
 def _check_train_and_test(train: Dataset, test: Dataset) -> None:

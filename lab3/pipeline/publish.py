@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from lab3.errors import ServerError
@@ -18,17 +18,10 @@ from lab3.tracking.wandb_tracker import has_key
 _N_READS, _PAUSE_S = 10, 2.0
 
 
-@dataclass(frozen=True)
-class Published:
-    """What `publish_run` found and did, in words. `differences`: what is left."""
-
-    run_id: str
-    message: str
-    differences: list[str]
-
-
-def publish_run(path: Path, *, check: bool = False, progress: Progress) -> Published:
+def publish_run(path: Path, *, check: bool = False, progress: Progress) -> tuple[str, bool]:
     """Send what the server lacks of the run at `path`, and compare what it then shows with the folder.
+
+    Returns what was found and done, in words, and whether W&B is up to date.
 
     A run that is damaged on the server is tagged so, and published whole under another id. `check` only compares.
     Without a key, or without a server, a whole offline run is left in the folder. The run is locked meanwhile. Raises
@@ -43,9 +36,9 @@ def publish_run(path: Path, *, check: bool = False, progress: Progress) -> Publi
             address, remote = _find_remote(run)
         except ServerError as error:
             left = "" if check else f"; {_complete_offline_run(run, _expect(run, run.run_id), progress)}"
-            return Published(run.run_id, f"{error}{left}", ["not compared"])
+            return f"{run.run_id}: {error}{left}", False
         said, differences = _bring_up_to_date(run, address, remote, check, progress)
-        return Published(run.run_id, "; ".join([*said, *differences]), differences)
+        return f"{run.run_id}: {'; '.join([*said, *differences])}", not differences
 
 
 def _bring_up_to_date(

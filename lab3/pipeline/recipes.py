@@ -1,23 +1,24 @@
 """Start a run or resume one: from materials through training and sweep to the summary."""
 
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 from lab3.config import Config
 from lab3.errors import RunStateError, StoppedError
-from lab3.manifest import make_manifest, now
+from lab3.manifest import hash_files, make_manifest, now
 from lab3.pipeline.checks import check_inputs, check_room, check_same_settings, check_same_versions
-from lab3.pipeline.finishing import finish_run
-from lab3.pipeline.materials import Materials, fetch_inputs, load_materials
+from lab3.pipeline.materials import Materials, Work, fetch_inputs, load_materials
 from lab3.pipeline.record import flatten_summary, tell_inputs, tell_results, tell_training, tracker_settings
 from lab3.pipeline.session import Session, with_settings
 from lab3.pipeline.stopping import saying_what_is_kept
 from lab3.pipeline.sweeping import sweep_network
 from lab3.pipeline.training import summarise_training, train_network
 from lab3.progress import Progress
-from lab3.rundir import RunDir, claim_run, new_run_id, open_run
+from lab3.rundir import RunDir, claim_run, encode_json, new_run_id, open_run
 from lab3.timing import timed
-from lab3.tracking import Mode, Tracker, open_tracker, tracking_folder
+from lab3.tracking import Mode, open_tracker, tracking_folder
 
 Kind = Literal["sweep", "train"]
 
@@ -53,7 +54,6 @@ def start_run(
             seed=config.seed,
             device=materials.device,
             model=materials.model_path,
-            model_sha256=materials.model_sha256,
             test=materials.test,
             train=materials.train,
             artifacts=session.shared.get(("artifacts",), {}),
@@ -117,7 +117,7 @@ def _work(
             **tracker_settings(run, config),
         )
     try:
-        summary = _compute(run, config, materials, tracker, progress)
+        summary = _compute(Work(run, config, materials, tracker, progress))
     except BaseException as error:
         is_stopped = isinstance(error, StoppedError)
         tracker.finish({}, error.exit_code if isinstance(error, StoppedError) else 1, is_preempted=is_stopped)
@@ -130,25 +130,37 @@ def _work(
     return run
 
 
-def _compute(run: RunDir, config: Config, materials: Materials, tracker: Tracker, progress: Progress) -> dict[str, Any]:
+def _compute(work: Work) -> dict[str, Any]:
     """All that is missing of the run; returns the content of `summary.json`."""
-    manifest, elapsed = run.read_manifest(), dict[str, float]()
+    run, tracker, manifest, elapsed = work.run, work.tracker, work.run.read_manifest(), dict[str, float]()
     tell_training(run, tracker)
-    if materials.model_path is None:
+    if work.materials.model_path is None:
         with timed(elapsed, "train_s"):
-            materials = train_network(run, config, materials, tracker, progress)
+            work = replace(work, materials=train_network(work))
     if manifest["model"]["sha256"] is None:
-        manifest["model"] = {"path": str(materials.model_path), "sha256": materials.model_sha256}
+        manifest["model"] = {"path": str(work.materials.model_path), "sha256": work.materials.model_sha256}
         run.write_manifest(manifest)
-    tell_inputs(run, config, tracker)
-    if manifest["kind"] == "train":
-        summary = summarise_training(run, config, materials)
-    else:
-        summary = sweep_network(run, config, materials, tracker, progress, elapsed)
+    tell_inputs(run, work.config, tracker)
+    summary = summarise_training(work) if manifest["kind"] == "train" else sweep_network(work, elapsed)
     summary = {"run_id": run.run_id, **summary}
-    finish_run(run, config, manifest | {"finished_at": now(), "elapsed_s": elapsed}, summary)
+    _finish(run, work.config, manifest | {"finished_at": now(), "elapsed_s": elapsed}, summary)
     tell_results(run, tracker)
     return summary
+
+
+def _finish(run: RunDir, config: Config, manifest: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Write the manifest with the SHA-256 of every file by name, then `summary.json`, which ends the run.
+
+    The summary is hashed before it is there: a finished run always has hashes, and all of them. Raises `RunStateError`
+    if the folder's configuration is no longer `config`.
+    """
+    if run.read_config() != config:
+        raise RunStateError(
+            f"{run.config_yaml} was changed while the run worked; put back what it was, and `lab3 resume {run.path}`"
+        )
+    summed = sha256(encode_json(summary)).hexdigest()
+    run.write_manifest({**manifest, "files": {**hash_files(run.path), run.summary_json.name: summed}})
+    run.write_json(run.summary_json, summary)
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -1,7 +1,5 @@
 """Repeat a finished run and compare."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -16,14 +14,6 @@ from lab3.pipeline.session import Session, with_settings
 from lab3.rundir import RunDir, open_run
 
 
-@dataclass(frozen=True)
-class Rerun:
-    """The new run, and how it compares with the one it repeats."""
-
-    run: RunDir
-    comparison: Comparison
-
-
 def rerun_run(
     path: Path,
     session: Session,
@@ -34,7 +24,7 @@ def rerun_run(
     data: str | None = None,
     train_data: str | None = None,
     train: bool = False,
-) -> Rerun:
+) -> tuple[RunDir, Comparison]:
     """Repeat the run at `path` in a new folder of `out` and compare; without `run_id` it is `<id>-rerun`.
 
     A network that the run trained is taken from its folder, or with `train` trained again. `model`, `data` and
@@ -65,9 +55,10 @@ def rerun_run(
         raise RunStateError(f"{path} has nothing to compare with ({error}); see `lab3 verify {path}`") from error
     if other := differing_versions(manifest, load_backend(session.device)):
         session.progress.warn(f"not computed as then, so the last bits may differ: {'; '.join(other)}")
-    run_id = run_id or _free_id(out, original.run_id)
+    names = (f"{original.run_id}-rerun{number if number > 1 else ''}" for number in count(1))
+    run_id = run_id or next(name for name in names if not (out / name).exists())
     run = start_run(config, session, kind=manifest["kind"], out=out, run_id=run_id, repeats=manifest)
-    return Rerun(run, compare_runs(original, run))
+    return run, compare_runs(original, run)
 
 
 def _with_places(config: Config, model: Path | None, data: str | None, train_data: str | None) -> Config:
@@ -80,9 +71,3 @@ def _with_places(config: Config, model: Path | None, data: str | None, train_dat
         model={"path": str(model)} if model else {},
         data={name: place for name, place in (("test", data), ("train", train_data)) if place},
     )
-
-
-def _free_id(out: Path, run_id: str) -> str:
-    """`<id>-rerun`, or with a number behind it where that is taken."""
-    names: Iterator[str] = (f"{run_id}-rerun{number if number > 1 else ''}" for number in count(1))
-    return next(name for name in names if not (out / name).exists())

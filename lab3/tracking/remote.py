@@ -76,25 +76,18 @@ def read_offline(path: Path) -> RemoteRun | None:
     records, is_whole = read_records(path)
     if not is_whole:
         return None
-    rows: list[dict[str, Any]] = []
-    summary: dict[str, Any] = {}
-    artifacts, exit_code = set(), None
-    for record in records:
-        if record["type"] == "history":
-            rows.append(_nested(record["history"]["item"]))
-        elif record["type"] == "summary":
-            summary.update(_nested(record["summary"]["update"]))
-        elif record["type"] == "artifact":
-            artifact = record["artifact"]
-            staged = [each.get("local_path") for each in artifact["manifest"].get("contents", ())]
-            if all(Path(each).exists() for each in staged if each):
-                artifacts.add(artifact["name"])
-        elif record["type"] == "exit":
-            exit_code = record["exit"].get("exit_code", 0)
+    rows = [_nested(row["item"]) for row in records["history"]]
+    summary = {name: value for each in records["summary"] for name, value in _nested(each["update"]).items()}
+    artifacts = frozenset(each["name"] for each in records["artifact"] if _is_staged(each))
     root = path / "files"
     files = frozenset(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
-    state = "finished" if exit_code == 0 else "failed"
-    return RemoteRun(state, rows, len(rows), summary, files, frozenset(artifacts))
+    state = "finished" if records["exit"][-1].get("exit_code", 0) == 0 else "failed"
+    return RemoteRun(state, rows, len(rows), summary, files, artifacts)
+
+
+def _is_staged(artifact: dict[str, Any]) -> bool:
+    staged = [each.get("local_path") for each in artifact["manifest"].get("contents", ())]
+    return all(Path(each).exists() for each in staged if each)
 
 
 def _nested(flat: dict[str, Any]) -> dict[str, Any]:

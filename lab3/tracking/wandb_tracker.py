@@ -21,8 +21,18 @@ _LATER = "`lab3 publish` brings W&B up to date"
 _PREEMPTION_S = 6.0
 _HELD_S = 0.5  # the client takes about a millisecond a row, which fast sweeps would feel
 # Not "*": W&B would then write a K into the rows of training and of media too.
-SWEEP_METRICS = ("n_pruned", "correct", "accuracy", "loss", "top5_accuracy", "n_changed")
-INFERRED_METRICS = ("loss_estimate", "loss_se", "n_inferred", "n_audited")
+_SWEEP_METRICS = (
+    "n_pruned",
+    "correct",
+    "accuracy",
+    "loss",
+    "top5_accuracy",
+    "n_changed",
+    "loss_estimate",
+    "loss_se",
+    "n_inferred",
+    "n_audited",
+)
 
 
 def has_key() -> bool:
@@ -126,25 +136,19 @@ class WandbTracker(Tracker):
 
         def log() -> None:
             artifact = asset.artifact or make_artifact(asset)
-            if asset.artifact and self.mode == "offline":
-                return
             if asset.role == "input" and self.mode == "online":
                 # It waits for the server's answer.
                 self._within(self._start_timeout_s, lambda: self._run.use_artifact(artifact))
             else:
                 self._run.log_artifact(artifact, aliases=list(asset.aliases))
 
-        if self._run is not None:
+        if self._run is not None and not (asset.artifact and self.mode == "offline"):
             self._try(f"log the {asset.type}", _LATER, log)
 
     def log_channels(self, table: ChannelTable) -> None:
         """The table `channels` of the summary, with each channel's mean feature map as an image."""
-
-        def log() -> None:
-            # In a row of the history its numbers of rows and columns would be metrics, with a chart each.
-            self._run.summary["channels"] = make_table(table)
-
-        self._when_running("log the channel table", log)
+        # In a row of the history its numbers of rows and columns would be metrics, with a chart each.
+        self._when_running("log the channel table", lambda: self._run.summary.update({"channels": make_table(table)}))
 
     def log_figures(self, figures: Mapping[str, Path]) -> None:
         """Images by name, with the next media."""
@@ -217,7 +221,7 @@ class WandbTracker(Tracker):
         self._run.define_metric("K")
         self._run.define_metric("epoch")
         self._run.define_metric("train/*", step_metric="epoch")
-        for name in SWEEP_METRICS + INFERRED_METRICS:
+        for name in _SWEEP_METRICS:
             self._run.define_metric(name, step_metric="K")
 
     def _send_held(self) -> None:
