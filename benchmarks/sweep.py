@@ -40,7 +40,6 @@ from lab3.model_files import load_model
 from lab3.outputs import row_of_point
 from lab3.pipeline import Session, start_run
 from lab3.preprocess import Preprocessing
-from lab3.progress import Progress
 from lab3.rank import PruneStep, plan_pruning
 from lab3.split import Split, split_model
 from lab3.tracking import open_tracker
@@ -235,7 +234,7 @@ def measure_command(bench: Bench, literal_s: float) -> dict[str, float]:
     points = bench.sweep("inferred", bench.steps[:72])["points"]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        run = start_run(config, Session(Progress(), mode="offline"), out=Path(folder), run_id="bench")
+        run = start_run(config, Session(mode="offline"), out=Path(folder), run_id="bench")
         command_s = time.perf_counter() - start
         elapsed = run.read_manifest()["elapsed_s"]
         start = time.perf_counter()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lab3.cli.options import a_path, tracking_file
+from lab3.cli.options import TRACKING_FILE, a_path
 from lab3.errors import ConfigError
 
 
@@ -39,9 +39,9 @@ def push_command(run: Path | None, project: str | None, entity: str | None, dry_
     from lab3.tracking.remote import find_place
 
     opened = open_run(run) if run is not None else None
-    tracking = (opened.read_config() if opened else load_config(None, [], tracking_file())).tracking
-    place = find_place(tracking.project, tracking.entity)
-    project, entity = project or place[0], entity or place[1]
+    tracking = (opened.read_config() if opened else load_config(None, [], TRACKING_FILE)).tracking
+    default_project, default_entity = find_place(tracking.project, tracking.entity)
+    project, entity = project or default_project, entity or default_entity
     if entity is None and not dry_run:
         raise ConfigError("a dashboard is pushed to an entity, got none: give --entity, or set WANDB_ENTITY")
     workspace = dashboards.make_workspace(entity or "", project)

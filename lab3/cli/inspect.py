@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lab3.cli.options import a_path, data_options, model_option, parse_layer, set_option, take_settings, tracking_file
+from lab3.cli.options import TRACKING_FILE, a_path, data_options, model_option, parse_layer, set_option, take_settings
 
 
 @click.command("inspect")
@@ -36,9 +36,8 @@ def inspect_command(layer: str | None, output: str | None, as_json: bool, **opti
     from lab3.cli.terminal import show_layers
     from lab3.model_files import describe_layers
     from lab3.pipeline import Session, load_configured_model
-    from lab3.progress import Progress
 
-    loaded = load_configured_model(config, config.model.path, Session(Progress()))
+    loaded = load_configured_model(config, config.model.path, Session())
     layers = describe_layers(loaded, None if layer is None else parse_layer(layer))
     if as_json:
         click.echo(json.dumps([asdict(each) for each in layers], indent=2))
@@ -59,6 +58,6 @@ def validate_command(experiment: Path, **options: Any) -> None:
     """
     from lab3.config import dump_config, load_config
 
-    config = load_config(experiment, take_settings(options), tracking_file())
+    config = load_config(experiment, take_settings(options), TRACKING_FILE)
     click.echo(dump_config(config), nl=False)
     click.echo(f"{experiment} is valid", err=True)

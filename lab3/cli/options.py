@@ -1,6 +1,5 @@
 """Options that several commands share."""
 
-import os
 from collections.abc import Callable, Iterator
 from functools import reduce
 from pathlib import Path
@@ -25,6 +24,7 @@ _OPTIONS = {
 Command = TypeVar("Command", bound=Callable[..., Any])
 Result = TypeVar("Result")
 Options = dict[str, Any]
+TRACKING_FILE = Path("wandb_config.yaml")  # of the current folder
 
 
 def _together(*options: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[[Command], Command]:
@@ -153,11 +153,6 @@ def take_settings(options: Options) -> list[tuple[str, str]]:
     pairs += [("--set", each) for each in options.pop("overrides", ())]
     pairs += [("", each) for each in options.pop("assignments", ())]
     return pairs + [("--infer", "sweep.shortcut=inferred")] * options.pop("infer", False)
-
-
-def tracking_file() -> Path:
-    """`wandb_config.yaml` of the current folder."""
-    return Path(os.curdir) / "wandb_config.yaml"
 
 
 def for_each_run(given: tuple[Path, ...], act: Callable[[Path], Result]) -> Iterator[tuple[Path, Result | None]]:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from lab3.cli.options import (
+    TRACKING_FILE,
     Options,
     a_path,
     data_options,
@@ -15,7 +16,6 @@ from lab3.cli.options import (
     session_options,
     starting_options,
     take_settings,
-    tracking_file,
     variant_options,
 )
 
@@ -120,7 +120,7 @@ def _start(experiment: Path | None, options: Options, *, kind: Any = "sweep") ->
     from lab3.config import load_config
 
     # Before anything slow is imported: a mistake in the file shows at once.
-    config = load_config(experiment, settings, tracking_file())
+    config = load_config(experiment, settings, TRACKING_FILE)
 
     from lab3.cli.terminal import TerminalProgress, show_result
     from lab3.pipeline import Session, is_group, is_run, resume_group, resume_run, start_group, start_run

@@ -180,8 +180,7 @@ def show_layers(layers: Sequence[LayerInfo]) -> None:
     table = _new_table("index", "layer", "class", "output shape", "parameters", "")
     for layer in layers:
         shape = "x".join("N" if size is None else str(size) for size in layer.output_shape or ())
-        mark = "<- pruned" if layer.is_pruned else ""
-        style = "bold" if layer.is_pruned else None
+        mark, style = ("<- pruned", "bold") if layer.is_pruned else ("", None)
         name, n_parameters = Text(printable(layer.name)), f"{layer.n_parameters:,}"
         table.add_row(str(layer.index), name, layer.class_name, shape, n_parameters, mark, style=style)
     _print_table(table)

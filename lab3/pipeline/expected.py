@@ -17,8 +17,7 @@ class Expected(Tracker):
     """A tracker that keeps what the server should show."""
 
     run_id: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    media: list[frozenset[str]] = field(default_factory=list)
+    rows: list[tuple[dict[str, Any], frozenset[str]]] = field(default_factory=list)  # with the names of pictures
     artifacts: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
     has_table: bool = False
@@ -28,7 +27,7 @@ class Expected(Tracker):
 
     def log_epoch(self, epoch: Epoch) -> None:
         """Expect a row."""
-        self._expect(row_of_epoch(epoch))
+        self.rows.append((row_of_epoch(epoch), frozenset()))
 
     def log_asset(self, asset: Asset) -> None:
         """Expect an artifact."""
@@ -50,12 +49,12 @@ class Expected(Tracker):
     def log_media(self) -> None:
         """Expect a row of what waits, if anything."""
         if self._waiting:
-            self._expect({}, frozenset(self._waiting))
+            self.rows.append(({}, frozenset(self._waiting)))
             self._waiting.clear()
 
     def log_point(self, point: SweepPoint) -> None:
         """Expect a row."""
-        self._expect(row_of_point(point))
+        self.rows.append((row_of_point(point), frozenset()))
 
     def finish(self, summary: Mapping[str, Any], exit_code: int, *, is_preempted: bool = False) -> str | None:
         """Expect a summary and a state, and what still waits."""
@@ -68,21 +67,18 @@ class Expected(Tracker):
         """How many rows, from the first on, the server has with all that belongs to them, pictures' files aside."""
         if remote is None:
             return 0
-        n_rows = min(len(remote.rows), len(self.rows))
-        for number in range(n_rows):
-            found = remote.rows[number]
-            is_same = all(found.get(name) == value for name, value in self.rows[number].items())
-            if not is_same or not self.media[number] <= set(found):
+        for number, (found, (row, media)) in enumerate(zip(remote.rows, self.rows, strict=False)):
+            if any(found.get(name) != value for name, value in row.items()) or not media <= set(found):
                 return number
-        return n_rows
+        return min(len(remote.rows), len(self.rows))
 
     def damage(self, remote: RemoteRun | None) -> list[str]:
         """What of the server's rows no further row can mend, in words; nothing if they are the first of these rows."""
         if remote is None:
             return []
         n_there = self.n_rows_in(remote)
-        rows = zip(remote.rows[:n_there], self.media, strict=False)
-        missing = sorted({found[name]["path"] for found, media in rows for name in media} - remote.files)
+        rows = zip(remote.rows[:n_there], self.rows, strict=False)
+        missing = sorted({found[name]["path"] for found, (_, media) in rows for name in media} - remote.files)
         found = [f"of its {remote.n_lines} rows only the first {n_there} are right"] * (remote.n_lines > n_there)
         return found + [f"the files of {len(missing)} pictures are missing, as {path}" for path in missing[:1]]
 
@@ -121,7 +117,3 @@ class Expected(Tracker):
     def _has_table(remote: RemoteRun) -> bool:
         table = remote.summary.get("channels")
         return isinstance(table, Mapping) and table.get("path") in remote.files
-
-    def _expect(self, row: dict[str, Any], media: frozenset[str] = frozenset()) -> None:
-        self.rows.append(row)
-        self.media.append(media)

@@ -56,11 +56,8 @@ def _bring_up_to_date(
         return [], differences
     said, n_there = [], expected.n_rows_in(remote)
     if remote is not None and remote.n_lines > 0 == n_there:
-        message = (
-            f"the server has a run of this id with {remote.n_lines} rows, and even the first is another than here; "
-            "delete it there, copy the folder to another name and publish that"
-        )
-        return [message], differences
+        refused = f"the server has a run of this id with {remote.n_lines} rows, and even the first is another than here"
+        return [refused, "delete it there, copy the folder to another name and publish that"], differences
     if damage := expected.damage(remote):
         damaged, address = address, replace_damaged(address, run.run_id)
         said = [f"{damaged.run_id} is damaged ({', '.join(damage)}) and tagged so, {address.run_id} takes its place"]

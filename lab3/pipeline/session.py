@@ -19,7 +19,7 @@ class Session:
     `shared` holds what other runs of the same group can use again.
     """
 
-    progress: Progress
+    progress: Progress = field(default_factory=Progress)
     device: Device = "auto"
     mode: str | None = None
     max_attempts: int | None = None

@@ -70,13 +70,9 @@ def summarise_training(work: Work) -> dict[str, Any]:
     """The content of `summary.json` of a run that only trains: the kept epoch and the test accuracy."""
     materials = work.materials
     predict = compile_function(lambda images_nhwc: [materials.model(images_nhwc, training=False)])
-    correct = 0
-    for rows, (scores_nl,) in map_blocks(
-        lambda block: predict(materials.preprocess(block)),
-        materials.test.images_nhwc,
-        work.config.sweep.capture_batch_size,
-    ):
-        correct += int((scores_nl.argmax(axis=1) == materials.test.labels_n[rows]).sum())
+    batch_size, labels_n = work.config.sweep.capture_batch_size, materials.test.labels_n
+    blocks = map_blocks(lambda block: predict(materials.preprocess(block)), materials.test.images_nhwc, batch_size)
+    correct = sum(int((scores_nl.argmax(axis=1) == labels_n[rows]).sum()) for rows, (scores_nl,) in blocks)
     return {
         "model": str(materials.model_path),
         "kept_epoch": best_epoch(readers.read_epochs(work.run)).epoch,

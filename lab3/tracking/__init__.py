@@ -22,13 +22,8 @@ __all__ = [
     "tracking_folder",
 ]
 
-_MODES: dict[str, Mode] = {
-    "online": "online",
-    "run": "online",
-    "offline": "offline",
-    "dryrun": "offline",
-    "disabled": "disabled",
-}
+_MODES: dict[str, Mode] = {"online": "online", "offline": "offline", "disabled": "disabled"}
+_MODES |= {"run": "online", "dryrun": "offline"}  # W&B's earlier names
 
 
 def choose_mode(flag: str | None, configured: str) -> tuple[Mode, str]:

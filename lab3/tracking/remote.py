@@ -95,10 +95,7 @@ def _nested(flat: dict[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for name, value in flat.items():
         first, _, rest = name.partition(".")
-        if rest:
-            nested[first] = {**nested.get(first, {}), rest: value}
-        else:
-            nested[name] = value
+        nested[first] = {**nested.get(first, {}), rest: value} if rest else value
     return nested
 
 
