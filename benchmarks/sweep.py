@@ -33,8 +33,7 @@ from lab3.engine import Shortcut, is_tied
 from lab3.graph import list_layers
 from lab3.journal import open_journal
 from lab3.outputs import row_of_point
-from lab3.pipeline import start_run
-from lab3.progress import SilentProgress
+from lab3.pipeline import Session, start_run
 from lab3.tracking import open_tracker
 from tests.reference import literal_sweep
 
@@ -173,7 +172,7 @@ def measure_command(bench: Bench, literal_s: float) -> dict[str, float]:
     points = bench.sweep("unchanged", bench.steps[:72])["points"]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        run = start_run(config, out=Path(folder), run_id="bench", mode="offline", progress=SilentProgress())
+        run = start_run(config, Session(mode="offline"), out=Path(folder), run_id="bench")
         command_s = time.perf_counter() - start
         elapsed = run.read_manifest()["elapsed_s"]
         start = time.perf_counter()

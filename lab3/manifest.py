@@ -28,7 +28,6 @@ def make_manifest(
     seed: int,
     device: str,
     model: Path | None,
-    model_sha256: str | None,
     test: Dataset,
     train: Dataset | None,
     artifacts: Mapping[str, str],
@@ -44,7 +43,7 @@ def make_manifest(
         "seed": seed,
         "model": {
             "path": str(model) if model else None,
-            "sha256": model_sha256,
+            "sha256": sha256_file(model) if model else None,
             "artifact": artifacts.get(str(model)),
         },
         "data": {

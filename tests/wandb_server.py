@@ -7,7 +7,6 @@ import base64
 import contextlib
 import gzip
 import hashlib
-import itertools
 import json
 import re
 import sys
@@ -292,7 +291,10 @@ def _viewer(server: WandbServer, variables: Json, query: str) -> Json:
 
 
 def _upsert_run(server: WandbServer, variables: Json, query: str) -> Json:
-    name, project = variables["name"], variables.get("project") or "uncategorized"
+    # With an id it is the public interface, which changes a run from outside.
+    by_id = next((run for run in server.runs.values() if f"run-{run.number}" == variables.get("id")), None)
+    name = by_id.name if by_id else variables["name"]
+    project = by_id.project if by_id else variables.get("project") or "uncategorized"
     is_new = name not in server.runs
     server.projects.add(project)
     run = server.runs.setdefault(name, Run(name, project, len(server.runs) + 1))
@@ -303,7 +305,8 @@ def _upsert_run(server: WandbServer, variables: Json, query: str) -> Json:
     for key in ("groupName", "jobType", "tags", "notes", "displayName", "program", "sweep"):
         if variables.get(key) is not None:
             run.fields[key] = variables[key]
-    run.exit_code = None
+    if by_id is None:
+        run.exit_code = None
     return {"upsertBucket": {"bucket": _bucket(run), "inserted": is_new}}
 
 
@@ -358,15 +361,6 @@ def _files_of_run(server: WandbServer, variables: Json, query: str) -> Json:
 
 def _last_page() -> Json:
     return {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
-
-
-def _rewind(server: WandbServer, variables: Json, query: str) -> Json:
-    run = server.runs[variables["runName"]]
-    assert variables["metricName"] == "_step"
-    # Where steps come twice, up to the first that is too high.
-    kept = itertools.takewhile(lambda row: row["_step"] <= variables["metricValue"], run.history)
-    run.history, run.exit_code = list(kept), None
-    return {"rewindRun": {"rewoundRun": _bucket(run)}}
 
 
 def _run_of_api(server: WandbServer, variables: Json, query: str) -> Json:
@@ -604,7 +598,6 @@ _OPERATIONS: dict[str, Callable[[WandbServer, Json, str], Json]] = {
     "RunResumeStatus": _resume_status,
     "CreateRunFiles": _run_files,
     "RunFiles": _files_of_run,
-    "RewindRun": _rewind,
     "NotifyScriptableRunAlert": _alert,
     "OrganizationCoreWeaveOrganizationID": lambda *_: {"entity": {"organization": {"coreWeaveOrganizationId": None}}},
     "ArtifactType": _artifact_type,

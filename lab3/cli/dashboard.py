@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lab3.cli.options import tracking_file
+from lab3.cli.options import TRACKING_FILE, a_path
 from lab3.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ def dashboard_group() -> None:
 
 
 @dashboard_group.command("push")
-@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=a_path)
 @click.option("--project", metavar="NAME", help="W&B project; by default WANDB_PROJECT, then wandb_config.yaml.")
 @click.option("--entity", metavar="NAME", help="W&B entity; by default WANDB_ENTITY, then wandb_config.yaml.")
 @click.option("--dry-run", is_flag=True, help="Print what would be pushed as JSON; needs no server, key or entity.")
@@ -39,9 +39,9 @@ def push_command(run: Path | None, project: str | None, entity: str | None, dry_
     from lab3.tracking.remote import find_place
 
     opened = open_run(run) if run is not None else None
-    tracking = (opened.read_config() if opened else load_config(None, [], tracking_file())).tracking
-    place = find_place(tracking.project, tracking.entity)
-    project, entity = project or place.project, entity or place.entity
+    tracking = (opened.read_config() if opened else load_config(None, [], TRACKING_FILE)).tracking
+    default_project, default_entity = find_place(tracking.project, tracking.entity)
+    project, entity = project or default_project, entity or default_entity
     if entity is None and not dry_run:
         raise ConfigError("a dashboard is pushed to an entity, got none: give --entity, or set WANDB_ENTITY")
     workspace = dashboards.make_workspace(entity or "", project)

@@ -3,27 +3,22 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from lab3.cli.options import data_options, layer_option, overrides_from, parse_layer, tracking_file
+from lab3.cli.options import TRACKING_FILE, a_path, data_options, model_option, parse_layer, set_option, take_settings
 
 
 @click.command("inspect")
-@click.argument("model", type=click.Path(path_type=Path))
-@layer_option
-@click.option("--output", metavar="NAME|INDEX", help="Output with class scores, for a model with several.")
+@click.argument("model__path", metavar="MODEL")
 @click.option(
-    "--set",
-    "overrides",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="A setting of the model, e.g. model.allow_classes=[Mine].",
+    "--layer", metavar="NAME|INDEX", help="Layer to prune; by default the last Conv2D on the way to the output."
 )
+@click.option("--output", metavar="NAME|INDEX", help="Output with class scores, for a model with several.")
+@set_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of layers.")
-def inspect_command(
-    model: Path, layer: str | None, output: str | None, overrides: tuple[str, ...], as_json: bool
-) -> None:
+def inspect_command(layer: str | None, output: str | None, as_json: bool, **options: Any) -> None:
     """List a model's layers and mark the one that would be pruned.
 
     \b
@@ -32,17 +27,17 @@ def inspect_command(
     """
     from lab3.config import load_config
 
-    chosen = None if output is None else parse_layer(output)
-    config = load_config(None, overrides_from(overrides, model__path=str(model), model__output=chosen))
+    options["model__output"] = None if output is None else parse_layer(output)
+    config = load_config(None, take_settings(options))
 
     from lab3.backend import load_backend
 
     load_backend("cpu")
     from lab3.cli.terminal import show_layers
     from lab3.model_files import describe_layers
-    from lab3.pipeline import load_configured_model
+    from lab3.pipeline import Session, load_configured_model
 
-    loaded = load_configured_model(config, str(model), {})
+    loaded = load_configured_model(config, config.model.path, Session())
     layers = describe_layers(loaded, None if layer is None else parse_layer(layer))
     if as_json:
         click.echo(json.dumps([asdict(each) for each in layers], indent=2))
@@ -51,12 +46,10 @@ def inspect_command(
 
 
 @click.command("validate")
-@click.argument("experiment", type=click.Path(path_type=Path))
+@click.argument("experiment", type=a_path)
 @data_options
-@click.option("--model", metavar="PATH", help="As for `lab3 run`.")
-def validate_command(
-    experiment: Path, data: str | None, train_data: str | None, overrides: tuple[str, ...], model: str | None
-) -> None:
+@model_option
+def validate_command(experiment: Path, **options: Any) -> None:
     """Check an experiment file without running it, and print it with every setting resolved.
 
     \b
@@ -65,7 +58,6 @@ def validate_command(
     """
     from lab3.config import dump_config, load_config
 
-    settings = overrides_from(overrides, model__path=model, data__test=data, data__train=train_data)
-    config = load_config(experiment, settings, tracking_file())
+    config = load_config(experiment, take_settings(options), TRACKING_FILE)
     click.echo(dump_config(config), nl=False)
     click.echo(f"{experiment} is valid", err=True)

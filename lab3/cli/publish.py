@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
-from lab3.errors import Lab3Error, ServerError
+from lab3.cli.options import for_each_run, runs_argument
+from lab3.errors import ServerError
 
 
 @click.command("publish")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@runs_argument
 @click.option("--check", is_flag=True, help="Only compare what the server shows with the run's folder.")
 def publish_command(runs: tuple[Path, ...], check: bool) -> None:
     """Bring Weights & Biases up to date with run folders, whatever it has of them.
@@ -25,21 +26,13 @@ def publish_command(runs: tuple[Path, ...], check: bool) -> None:
     """
     from lab3.cli.terminal import TerminalProgress
     from lab3.pipeline import publish_run
-    from lab3.rundir import runs_in
 
     is_behind = False
     # Not as a context: a signal ends this command at once, nothing is lost by that.
     progress = TerminalProgress()
-    for path in [found for given in runs for found in runs_in(given)]:
-        try:
-            published = publish_run(path, check=check, progress=progress)
-        except Lab3Error as error:
-            if len(runs) == 1:
-                raise
-            click.echo(f"{path.name}: {error}")
-            is_behind = True
-            continue
-        click.echo(f"{published.run_id}: {published.message}")
-        is_behind |= bool(published.differences)
+    for _, published in for_each_run(runs, lambda path: publish_run(path, check=check, progress=progress)):
+        if published:
+            click.echo(published[0])
+        is_behind |= published is None or not published[1]
     if is_behind:
         raise ServerError("W&B is not up to date with every run; see above, then publish again")

@@ -5,21 +5,19 @@ from typing import Any
 
 import click
 
-from lab3.cli.options import computing_options
+from lab3.cli.options import a_path, computing_options, out_option
 from lab3.errors import RecordError
 
 _SHOWN_DIFFERENCES = 10
 
 
 @click.command("rerun")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=a_path)
 @click.option("--train", is_flag=True, help="Train the network again too, in place of taking the one in RUN.")
-@click.option("--model", type=click.Path(path_type=Path), help="Where the model file is now, if it has moved.")
+@click.option("--model", type=a_path, help="Where the model file is now, if it has moved.")
 @click.option("--data", metavar="DATA", help="Where the test images are now, if they have moved.")
 @click.option("--train-data", metavar="DATA", help="Where the training images are now, if they have moved.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder for the new run."
-)
+@out_option
 @click.option("--run-id", metavar="ID", help="Name of the new run; by default RUN's with -rerun behind it.")
 @click.option(
     "--mode",
@@ -29,7 +27,7 @@ _SHOWN_DIFFERENCES = 10
     help="W&B mode of the new run.",
 )
 @computing_options
-def rerun_command(run: Path, **options: Any) -> None:
+def rerun_command(run: Path, mode: str, device: Any, **options: Any) -> None:
     """Repeat a finished run and compare every point with it, bit for bit.
 
     Settings come from RUN, model and data from where they were; their hashes must be those in RUN's manifest. The last
@@ -41,11 +39,10 @@ def rerun_command(run: Path, **options: Any) -> None:
       lab3 rerun archive/digits-1 --train --run-id digits-1-again
     """
     from lab3.cli.terminal import TerminalProgress
-    from lab3.pipeline import rerun_run
+    from lab3.pipeline import Session, rerun_run
 
     with TerminalProgress() as progress:
-        done = rerun_run(run, progress=progress, **options)
-    comparison = done.comparison
+        done, comparison = rerun_run(run, Session(progress, device, mode), **options)
     for line in comparison.differences[:_SHOWN_DIFFERENCES]:
         click.echo(line)
     n_differences = len(comparison.differences)
@@ -55,9 +52,9 @@ def rerun_command(run: Path, **options: Any) -> None:
         click.echo(f"note: {remark}")
     if not n_differences:
         click.echo(f"identical: {comparison.n_compared} {comparison.unit}")
-    click.echo(str(done.run.path))
+    click.echo(str(done.path))
     if n_differences:
         raise RecordError(
-            f"{done.run.path} must repeat {run}, but {n_differences} of {comparison.n_compared} {comparison.unit} "
+            f"{done.path} must repeat {run}, but {n_differences} of {comparison.n_compared} {comparison.unit} "
             "differ, see above"
         )

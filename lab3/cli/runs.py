@@ -1,44 +1,33 @@
 """Commands that compute: run, sweep, train, resume."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from lab3.cli.options import (
-    attempts_option,
+    TRACKING_FILE,
+    Options,
+    a_path,
     data_options,
-    overrides_from,
+    model_option,
     parse_layer,
-    placing_options,
-    tracking_file,
+    session_options,
+    starting_options,
+    take_settings,
     variant_options,
-    working_options,
 )
-
-Settings = list[tuple[str, str]]
 
 
 @click.command("run")
-@click.argument("experiment", type=click.Path(path_type=Path))
+@click.argument("experiment", type=a_path)
 @click.argument("assignments", metavar="[KEY=VALUE]...", nargs=-1)
-@click.option("--model", metavar="PATH", help="Model file (.h5 or .keras) to load in place of training one.")
+@model_option
 @data_options
 @variant_options
-@placing_options
-@attempts_option
-@working_options
-def run_command(
-    experiment: Path,
-    assignments: tuple[str, ...],
-    model: str | None,
-    data: str | None,
-    train_data: str | None,
-    overrides: tuple[str, ...],
-    **options: Any,
-) -> None:
+@starting_options
+def run_command(experiment: Path, **options: Any) -> None:
     """Run an experiment file: train or load its model, then sweep every K.
 
     KEY=VALUE is short for --set KEY=VALUE. The last line printed is the run's folder.
@@ -49,20 +38,15 @@ def run_command(
       lab3 run experiments/digits.yaml seed=1 prune.criterion=apoz
       lab3 run experiments/vgg16_cifar10.yaml --model my.h5 --data cifar10-test.zip
     """
-    settings = overrides_from(overrides, assignments, model__path=model, data__test=data, data__train=train_data)
-    _start_sweep(experiment, settings, **options)
+    _start(experiment, options)
 
 
 @click.command("sweep")
-@click.argument("model")
+@click.argument("model__path", metavar="MODEL")
 @data_options
 @variant_options
-@placing_options
-@attempts_option
-@working_options
-def sweep_command(
-    model: str, data: str | None, train_data: str | None, overrides: tuple[str, ...], **options: Any
-) -> None:
+@starting_options
+def sweep_command(**options: Any) -> None:
     """Sweep every K of a model file, without an experiment file.
 
     Pixels are divided by 255; --set data.scale, data.mean and data.std change that to what the model was trained with.
@@ -74,38 +58,32 @@ def sweep_command(
       lab3 sweep my.h5 --data cifar10-test.zip --criterion mean_activation --criterion filter_l1
       lab3 sweep my.h5 --data cifar10-test.zip --layer all
     """
-    if data is None:
+    if options["data__test"] is None:
         raise click.UsageError("Missing option '--data': which labelled test images to measure accuracy on.")
-    settings = overrides_from(overrides, model__path=model, data__test=data, data__train=train_data)
-    _start_sweep(None, settings, **options)
+    _start(None, options)
 
 
 @click.command("train")
-@click.argument("experiment", type=click.Path(path_type=Path))
+@click.argument("experiment", type=a_path)
 @data_options
-@placing_options
-@attempts_option
-@working_options
-def train_command(
-    experiment: Path, data: str | None, train_data: str | None, overrides: tuple[str, ...], **options: Any
-) -> None:
+@starting_options
+def train_command(experiment: Path, **options: Any) -> None:
     """Train an experiment's network and save it in a run folder, without a sweep.
 
     \b
     Example:
       lab3 train experiments/simplecnn_cifar10.yaml --set train.epochs=20
     """
-    _start(experiment, overrides_from(overrides, data__test=data, data__train=train_data), kind="train", **options)
+    _start(experiment, options, kind="train")
 
 
 @click.command("resume")
-@click.argument("run", type=click.Path(path_type=Path))
-@working_options
-@attempts_option
+@click.argument("run", type=a_path)
+@session_options
 @click.option(
     "--new", is_flag=True, help="Start over as a new run beside it, with its settings and the versions installed here."
 )
-def resume_command(run: Path, device: Any, mode: str | None, max_attempts: int | None, new: bool) -> None:
+def resume_command(run: Path, new: bool, **options: Any) -> None:
     """Finish a run, or a group of runs, that was stopped: from the last point in its journal, or the last epoch.
 
     Model, data, settings and versions must be those it was started with. A finished run is left as it is.
@@ -114,82 +92,49 @@ def resume_command(run: Path, device: Any, mode: str | None, max_attempts: int |
     Example:
       lab3 resume runs/vgg16_cifar10-20260101-120000-ab12
     """
-    from lab3.cli.terminal import TerminalProgress, show_group, show_run
-    from lab3.pipeline import is_group, resume_group, resume_run, start_group_over, start_over
-
-    options: dict[str, Any] = {"device": device, "mode": mode}
-    if not new:
-        options["max_attempts"] = max_attempts
-    with TerminalProgress() as progress:
-        if is_group(run):
-            group = (start_group_over if new else resume_group)(run, progress=progress, **options)
-        else:
-            done = (start_over if new else resume_run)(run, progress=progress, **options)
-    if is_group(run):
-        show_group(group)
-    else:
-        show_run(done)
-
-
-def _start_sweep(
-    experiment: Path | None,
-    settings: Settings,
-    *,
-    layers: tuple[str, ...],
-    criteria: tuple[str, ...],
-    infer: bool,
-    **options: Any,
-) -> None:
-    """One run, or with several layers or criteria a group of runs."""
-    settings = [*settings, *[("--infer", "sweep.shortcut=inferred")] * infer]
-    parsed = [parse_layer(layer) for layer in layers]
-    if len(parsed) <= 1 and len(criteria) <= 1 and parsed != ["all"]:
-        chosen: dict[str, Any] = {
-            "prune__layer": parsed[0] if parsed else None,
-            "prune__criterion": criteria[0] if criteria else None,
-        }
-        _start(experiment, [*settings, *overrides_from((), **chosen)], kind="sweep", **options)
-        return
-    from lab3.config import load_config
-
-    config = load_config(experiment, settings, tracking_file())
-
-    from lab3.cli.terminal import TerminalProgress, show_group
-    from lab3.pipeline import is_group, resume_group, start_group
+    from lab3.cli.terminal import TerminalProgress, show_result
+    from lab3.pipeline import Session, is_group, resume_group, resume_run, start_over
 
     with TerminalProgress() as progress:
-        path, working = _preempted(options, is_group)
-        if path:
-            group = resume_group(path, progress=progress, **working)
+        session = Session(progress, **options)
+        if new:
+            done = start_over(run, session)
         else:
-            group = start_group(config, parsed, criteria, progress=progress, **options)
-    show_group(group)
+            done = resume_group(run, session) if is_group(run) else resume_run(run, session)
+    show_result(done)
 
 
-def _start(experiment: Path | None, settings: Settings, *, kind: Any, **options: Any) -> None:
+def _start(experiment: Path | None, options: Options, *, kind: Any = "sweep") -> None:
+    """Start a run, or with several layers or criteria a group of runs.
+
+    Where W&B starts a preempted one again under the same id, it goes on.
+    """
+    layers, criteria = [parse_layer(layer) for layer in options.pop("layers", ())], options.pop("criteria", ())
+    settings = take_settings(options)
+    is_one = len(layers) <= 1 and len(criteria) <= 1 and layers != ["all"]
+    if is_one:
+        settings += take_settings(
+            {"prune__layer": next(iter(layers), None), "prune__criterion": next(iter(criteria), None)}
+        )
+
     from lab3.config import load_config
 
     # Before anything slow is imported: a mistake in the file shows at once.
-    config = load_config(experiment, settings, tracking_file())
+    config = load_config(experiment, settings, TRACKING_FILE)
 
-    from lab3.cli.terminal import TerminalProgress, show_run
-    from lab3.pipeline import is_run, resume_run, start_run
+    from lab3.cli.terminal import TerminalProgress, show_result
+    from lab3.pipeline import Session, is_group, is_run, resume_group, resume_run, start_group, start_run
 
+    place = {name: options.pop(name) for name in ("out", "run_id")}
+    path = place["out"] / (place["run_id"] or "")
+    is_again = place["run_id"] is not None and os.environ.get("WANDB_RUN_ID") == place["run_id"]
+    done: Any
     with TerminalProgress() as progress:
-        path, working = _preempted(options, is_run)
-        if path:
-            run = resume_run(path, progress=progress, asked=config, **working)
+        session = Session(progress, **options)
+        if is_again and (is_run if is_one else is_group)(path):
+            done = resume_run(path, session, asked=config) if is_one else resume_group(path, session)
+        elif is_one:
+            done = start_run(config, session, kind=kind, **place)
         else:
-            run = start_run(config, kind=kind, progress=progress, **options)
-    show_run(run)
-
-
-def _preempted(options: dict[str, Any], is_there: Callable[[Path], bool]) -> tuple[Path | None, dict[str, Any]]:
-    """The folder to go on in, with the options for that, where W&B starts a preempted run again under the same id.
-
-    Takes from `options` what is for going on alone.
-    """
-    working = {name: options[name] for name in ("device", "mode")} | {"max_attempts": options.pop("max_attempts")}
-    path = options["out"] / (options["run_id"] or "")
-    is_again = options["run_id"] is not None and os.environ.get("WANDB_RUN_ID") == options["run_id"]
-    return (path if is_again and is_there(path) else None), working
+            done = start_group(config, layers, criteria, session, **place)
+    show_result(done)

@@ -1,6 +1,5 @@
 """What a person sees: progress on stderr, results on stdout."""
 
-import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from lab3.foreign import printable
 from lab3.model_files import LayerInfo
 from lab3.pipeline import Group
 from lab3.progress import Advance, Progress
-from lab3.readers import read_points
+from lab3.readers import read_points, read_summary
 from lab3.rundir import RunDir
 
 _SHOWN_POINTS = 12
@@ -33,7 +32,7 @@ class _BrokenOff(BaseException):
     """Raised in a signal's handler; as no `Exception` it passes through libraries that catch those."""
 
 
-class TerminalProgress:
+class TerminalProgress(Progress):
     """Bars with rate and time left on a terminal; ten lines a bar in a log file.
 
     As a context it also makes SIGINT and SIGTERM wait for the current block: the next call of a bar raises
@@ -106,25 +105,26 @@ class TerminalProgress:
             yield advance
 
 
-def show_run(run: RunDir) -> None:
-    """The run's result as a table, and its folder as the last line, on stdout."""
-    if run.journal_jsonl.exists():
-        _show_points(read_points(run))
-    click.echo(str(run.path))
+def show_result(done: RunDir | Group) -> None:
+    """A table of a run's points or a group's runs, and the folder as the last line, on stdout."""
+    if isinstance(done, Group):
+        _show_runs(done)
+    elif done.journal_jsonl.exists():
+        _show_points(read_points(done))
+    click.echo(str(done.path))
 
 
-def show_group(group: Group) -> None:
-    """Accuracy of each run at some shares of pruned channels, and the group's folder as the last line, on stdout."""
+def _show_runs(group: Group) -> None:
+    """Accuracy of each run at some shares of pruned channels."""
     table = _new_table("run", "channels", *(f"{share:.0%} pruned" for share in _SHOWN_SHARES))
     for label, run in group.runs.items():
         points = read_points(run)
         label += " (inferred)" * points[0].is_inferred
-        n_channels = json.loads(run.summary_json.read_text())["n_channels"]
+        n_channels = read_summary(run)["n_channels"]
         shares = np.array([point.n_pruned / n_channels for point in points])
         shown = [points[int(np.abs(shares - share).argmin())] for share in _SHOWN_SHARES]
         table.add_row(Text(printable(label)), str(n_channels), *(f"{point.accuracy:.4f}" for point in shown))
     _print_table(table)
-    click.echo(str(group.path))
 
 
 def show_layers(layers: Sequence[LayerInfo]) -> None:
@@ -132,8 +132,7 @@ def show_layers(layers: Sequence[LayerInfo]) -> None:
     table = _new_table("index", "layer", "class", "output shape", "parameters", "")
     for layer in layers:
         shape = "x".join("N" if size is None else str(size) for size in layer.output_shape or ())
-        mark = "<- pruned" if layer.is_pruned else ""
-        style = "bold" if layer.is_pruned else None
+        mark, style = ("<- pruned", "bold") if layer.is_pruned else ("", None)
         name, n_parameters = Text(printable(layer.name)), f"{layer.n_parameters:,}"
         table.add_row(str(layer.index), name, layer.class_name, shape, n_parameters, mark, style=style)
     _print_table(table)
@@ -147,14 +146,11 @@ def _show_points(points: Sequence[SweepPoint]) -> None:
     )
     for point in _spread(points):
         change = "" if point is points[0] else f"{point.accuracy - points[0].accuracy:+.4f}"
-        table.add_row(
-            str(point.k),
-            str(point.n_pruned),
-            f"{point.correct:,}",
-            f"{point.accuracy:.4f}",
-            change,
-            *([f"{point.loss:.4f} ±{point.loss_se:.4f}", f"{point.n_inferred:,}"] if infers else [f"{point.loss:.4f}"]),
+        counts = (str(point.k), str(point.n_pruned), f"{point.correct:,}", f"{point.accuracy:.4f}", change)
+        losses = (
+            [f"{point.loss:.4f} ±{point.loss_se:.4f}", f"{point.n_inferred:,}"] if infers else [f"{point.loss:.4f}"]
         )
+        table.add_row(*counts, *losses)
     _print_table(table)
     if infers:
         click.echo("inferred, not exact: that many predictions were not computed; without --infer all counts are exact")
@@ -179,6 +175,3 @@ def _new_table(*titles: str) -> Table:
     for title in titles:
         table.add_column(title, justify="left" if title in left else "right", no_wrap=True)
     return table
-
-
-_: type[Progress] = TerminalProgress

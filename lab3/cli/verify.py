@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
-from lab3.errors import Lab3Error, RecordError, UnfinishedError
+from lab3.cli.options import for_each_run, runs_argument
+from lab3.errors import RecordError, UnfinishedError
 
 
 @click.command("verify")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@runs_argument
 def verify_command(runs: tuple[Path, ...]) -> None:
     """Check run folders against their own record, without running anything.
 
@@ -22,29 +23,20 @@ def verify_command(runs: tuple[Path, ...]) -> None:
       lab3 verify runs
     """
     from lab3.pipeline import verify_run
-    from lab3.rundir import runs_in
 
-    paths = [found for given in runs for found in runs_in(given)]
-    n_wrong, unfinished = 0, []
-    for path in paths:
-        try:
-            verified = verify_run(path)
-        except Lab3Error as error:
-            if len(paths) == 1:
-                raise
-            click.echo(f"{path.name}: {error}")
-            n_wrong += 1
-            continue
-        click.echo(str(verified))
-        n_wrong += bool(verified.problems)
-        if not verified.is_finished:
+    n_runs, n_wrong, unfinished = 0, 0, []
+    for path, verified in for_each_run(runs, verify_run):
+        if verified:
+            click.echo(str(verified))
+        n_runs, n_wrong = n_runs + 1, n_wrong + (verified is None or bool(verified.problems))
+        if verified and not verified.is_finished:
             unfinished.append(path)
     if n_wrong:
         raise RecordError(
-            f"{n_wrong} of {len(paths)} runs are not what their record says, see above; put back what changed, or "
+            f"{n_wrong} of {n_runs} runs are not what their record says, see above; put back what changed, or "
             "delete summary.json and resume the run to have its tables and the sweep's figures made anew"
         )
     if unfinished:
         raise UnfinishedError(
-            f"{len(unfinished)} of {len(paths)} runs are unfinished; go on with `lab3 resume {unfinished[0]}`"
+            f"{len(unfinished)} of {n_runs} runs are unfinished; go on with `lab3 resume {unfinished[0]}`"
         )

@@ -24,24 +24,18 @@ _TRACKED_CHANNEL = 4096  # a channel's picture in W&B's table, twice, with what 
 
 def check_room(run: RunDir, config: Config, materials: Materials) -> None:
     """Raise `NoRoomError` if the run's files will not fit on what is free where its folder is."""
-    needed = estimate_bytes(config, materials)
+    needed = _SMALL_FILES + _TRACKED_CHANNEL * len(materials.schedule)
+    if config.sweep.save_predictions:
+        needed += 2 * len(materials.schedule) * len(materials.test)
+    if materials.model_path is None:
+        # The weights; weights and two moments in three checkpoints; the model again as W&B's artifact.
+        needed += 4 * materials.model.count_params() * (1 + 3 * 3 + 1)
     free = shutil.disk_usage(run.path).free
     if free < needed:
         raise NoRoomError(
             f"the run needs about {needed / 2**20:,.0f} MB in {run.path.parent}, where {free / 2**20:,.0f} are free; "
             "make room, or choose another --out"
         )
-
-
-def estimate_bytes(config: Config, materials: Materials) -> int:
-    """The size of the run's folder at its largest, roughly."""
-    n_bytes = _SMALL_FILES + _TRACKED_CHANNEL * len(materials.schedule)
-    if config.sweep.save_predictions:
-        n_bytes += 2 * len(materials.schedule) * len(materials.test)
-    if materials.model_path is None:
-        # The weights; weights and two moments in three checkpoints; the model again as W&B's artifact.
-        n_bytes += 4 * materials.model.count_params() * (1 + 3 * 3 + 1)
-    return n_bytes
 
 
 def check_same_settings(run: RunDir, manifest: Mapping[str, Any], config: Config, *, has_places: bool = False) -> None:

@@ -13,12 +13,11 @@ from lab3.training import Epoch
 
 
 @dataclass
-class Expected:
+class Expected(Tracker):
     """A tracker that keeps what the server should show."""
 
     run_id: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    media: list[frozenset[str]] = field(default_factory=list)
+    rows: list[tuple[dict[str, Any], frozenset[str]]] = field(default_factory=list)  # with the names of pictures
     artifacts: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
     has_table: bool = False
@@ -28,7 +27,7 @@ class Expected:
 
     def log_epoch(self, epoch: Epoch) -> None:
         """Expect a row."""
-        self._expect(row_of_epoch(epoch))
+        self.rows.append((row_of_epoch(epoch), frozenset()))
 
     def log_asset(self, asset: Asset) -> None:
         """Expect an artifact."""
@@ -50,15 +49,12 @@ class Expected:
     def log_media(self) -> None:
         """Expect a row of what waits, if anything."""
         if self._waiting:
-            self._expect({}, frozenset(self._waiting))
+            self.rows.append(({}, frozenset(self._waiting)))
             self._waiting.clear()
 
     def log_point(self, point: SweepPoint) -> None:
         """Expect a row."""
-        self._expect(row_of_point(point))
-
-    def alert(self, title: str, text: str) -> None:
-        """Nothing that is kept."""
+        self.rows.append((row_of_point(point), frozenset()))
 
     def finish(self, summary: Mapping[str, Any], exit_code: int, *, is_preempted: bool = False) -> str | None:
         """Expect a summary and a state, and what still waits."""
@@ -71,23 +67,20 @@ class Expected:
         """How many rows, from the first on, the server has with all that belongs to them, pictures' files aside."""
         if remote is None:
             return 0
-        n_rows = min(len(remote.rows), len(self.rows))
-        for number in range(n_rows):
-            found = remote.rows[number]
-            is_same = all(found.get(name) == value for name, value in self.rows[number].items())
-            if not is_same or not self.media[number] <= set(found):
+        for number, (found, (row, media)) in enumerate(zip(remote.rows, self.rows, strict=False)):
+            if any(found.get(name) != value for name, value in row.items()) or not media <= set(found):
                 return number
-        return n_rows
+        return min(len(remote.rows), len(self.rows))
 
-    def missing_files(self, remote: RemoteRun | None) -> list[str]:
-        """Files of pictures and tables that rows name and the server does not have."""
+    def damage(self, remote: RemoteRun | None) -> list[str]:
+        """What of the server's rows no further row can mend, in words; nothing if they are the first of these rows."""
         if remote is None:
             return []
-        rows = zip(remote.rows, self.media, strict=False)
-        named = {found[name]["path"] for found, media in rows for name in media if name in found}
-        if self.has_table and self._has_table(remote):
-            named.add(remote.summary["channels"]["path"])
-        return sorted(named - remote.files)
+        n_there = self.n_rows_in(remote)
+        rows = zip(remote.rows[:n_there], self.rows, strict=False)
+        missing = sorted({found[name]["path"] for found, (_, media) in rows for name in media} - remote.files)
+        found = [f"of its {remote.n_lines} rows only the first {n_there} are right"] * (remote.n_lines > n_there)
+        return found + [f"the files of {len(missing)} pictures are missing, as {path}" for path in missing[:1]]
 
     def missing_inputs(self, remote: RemoteRun | None) -> list[str]:
         """Artifacts the run was made from that the server does not link with it."""
@@ -96,22 +89,19 @@ class Expected:
 
     def differences(self, remote: RemoteRun | None) -> list[str]:
         """What the server does not show as the folder has it, in words; nothing if all is there."""
-        found = self.run_differences(remote)
-        files, inputs = self.missing_files(remote), self.missing_inputs(remote)
-        if files:
-            found.append(f"{len(files)} files of pictures or tables are missing, as {files[0]}")
-        if inputs:
+        found = self.damage(remote) + self.run_differences(remote)
+        if inputs := self.missing_inputs(remote):
             found.append(f"it is not linked with {', '.join(inputs)}")
         return found
 
     def run_differences(self, remote: RemoteRun | None) -> list[str]:
-        """As `differences`, what a run that is sent again cannot add aside."""
+        """As `differences`, what sending the rows that are not there, if any, and the run's end cannot add aside."""
         if remote is None:
             return ["the server has no such run"]
         found = []
         n_there = self.n_rows_in(remote)
-        if n_there < len(self.rows) or remote.n_lines != len(self.rows):
-            found.append(f"{n_there} of {len(self.rows)} rows are there, in {remote.n_lines} lines")
+        if n_there < len(self.rows):
+            found.append(f"{n_there} of {len(self.rows)} rows are there")
         missing = sorted(self.artifacts - remote.artifacts)
         if missing:
             found.append(f"artifacts are missing: {', '.join(missing)}")
@@ -126,12 +116,4 @@ class Expected:
     @staticmethod
     def _has_table(remote: RemoteRun) -> bool:
         table = remote.summary.get("channels")
-        return isinstance(table, Mapping) and "path" in table
-
-    def _expect(self, row: dict[str, Any], media: frozenset[str] = frozenset()) -> None:
-        self.rows.append(row)
-        self.media.append(media)
-
-
-def _conforms(expected: Expected) -> Tracker:
-    return expected
+        return isinstance(table, Mapping) and table.get("path") in remote.files

@@ -4,13 +4,12 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import count, product
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from lab3 import outputs
-from lab3.architectures import build_model
-from lab3.backend import Device, load_backend
+from lab3.backend import load_backend
 from lab3.config import Config, dump_config, load_config
 from lab3.criteria import Criterion
 from lab3.errors import ConfigError, RunStateError, StoppedError
@@ -18,11 +17,11 @@ from lab3.files import write_atomically
 from lab3.graph import list_layers
 from lab3.layers import find_layer, prunable_layers
 from lab3.pipeline.checks import check_same_versions
-from lab3.pipeline.materials import Shared, fetch_inputs, load_configured_model, load_materials
-from lab3.pipeline.recipes import announce_mode, free_run_id, resume_run, start_run, with_absolute_paths
+from lab3.pipeline.materials import fetch_inputs, load_configured_model, load_materials
+from lab3.pipeline.recipes import Kind, resume_run, start_run, with_absolute_paths
+from lab3.pipeline.session import Session, with_settings
 from lab3.pipeline.stopping import saying_what_is_kept
-from lab3.progress import Progress
-from lab3.rundir import RunDir, check_plain, claim_run, encode_json, new_run_id
+from lab3.rundir import RunDir, check_plain, claim_run, encode_json, new_run_id, open_run
 from lab3.schedule import parse_schedule
 
 Layer = str | int
@@ -77,12 +76,10 @@ def start_group(
     config: Config,
     layers: Sequence[Layer],
     criteria: Sequence[str],
+    session: Session,
     *,
     out: Path = Path("runs"),
     run_id: str | None = None,
-    device: Device = "auto",
-    mode: str | None = None,
-    progress: Progress,
 ) -> Group:
     """A run for each of `layers` (`["all"]`: every layer that can be pruned) with each of `criteria`.
 
@@ -90,79 +87,63 @@ def start_group(
     captured features are shared between the runs. Raises a `Lab3Error` before anything is written if a layer cannot be
     pruned.
     """
-    shared: Shared = {}
     with claim_run(out, run_id or new_run_id(config.name)) as folder:
         with saying_what_is_kept(folder):
-            progress.say(f"group {folder.path}")
-            tracking_mode = announce_mode(mode, config, shared, progress)
-            config = with_absolute_paths(fetch_inputs(config, out, tracking_mode, shared, progress))
-            load_backend(device)
-            indices = _layer_indices(config, layers, shared)
-            artifacts = shared.get(("artifacts",), {})
+            session.progress.say(f"group {folder.path}")
+            config = with_absolute_paths(fetch_inputs(config, out, session.announce_mode(config), session))
+            load_backend(session.device)
+            indices = _layer_indices(config, layers, session)
+            artifacts = session.shared.get(("artifacts",), {})
             plan = _Plan(config, tuple(indices), tuple(criteria or [config.prune.criterion]), artifacts)
             # What does not fit together shows before anything is written.
-            with progress.stoppable():
+            with session.progress.stoppable():
                 first = _config_of(config, indices[0], plan.criteria[0], (), "")
-                load_materials(first, config.model.path, device, progress, shared)
+                load_materials(first, config.model.path, session)
         plan.write(folder.path)
-        return _work(plan, folder.path, shared, device, mode, None, progress)
+        return _work(plan, folder.path, session)
 
 
-def resume_group(
-    path: Path,
-    *,
-    device: Device = "auto",
-    mode: str | None = None,
-    max_attempts: int | None = None,
-    progress: Progress,
-) -> Group:
+def resume_group(path: Path, session: Session) -> Group:
     """Finish the group at `path`: what was stopped goes on, what is missing is started, what is finished stays.
 
     Raises as `resume_run` does; a run that starts now must have the model, data and versions of those before it.
     """
     check_plain(path)
     plan = _Plan.read(path)
-    progress.say(f"group {path}")
-    load_backend(device)
+    session.progress.say(f"group {path}")
+    load_backend(session.device)
     with RunDir(path).lock():
-        return _work(plan, path, {}, device, mode, max_attempts, progress)
+        return _work(plan, path, session)
 
 
-def start_group_over(path: Path, *, device: Device = "auto", mode: str | None = None, progress: Progress) -> Group:
-    """The group at `path` from its beginning, as a new one beside it: `<id>-2`, or the next number that is free."""
-    plan, path = _Plan.read(path), path.absolute()
-    return start_group(
-        plan.config, plan.layers, plan.criteria, out=path.parent, run_id=free_run_id(path), device=device, mode=mode,
-        progress=progress,
-    )  # fmt: skip
+def start_over(path: Path, session: Session) -> RunDir | Group:
+    """The run or group at `path` from its beginning, as a new one beside it: `<id>-2`, or the next number free."""
+    out, name = path.absolute().parent, path.absolute().name
+    run_id = next(new for number in count(2) if not (out / (new := f"{name}-{number}")).exists())
+    if is_group(path):
+        plan = _Plan.read(path)
+        return start_group(plan.config, plan.layers, plan.criteria, session, out=out, run_id=run_id)
+    run = open_run(path)
+    return start_run(run.read_config(), session, kind=run.read_manifest()["kind"], out=out, run_id=run_id)
 
 
-def _work(
-    plan: _Plan,
-    path: Path,
-    shared: Shared,
-    device: Device,
-    mode: str | None,
-    max_attempts: int | None,
-    progress: Progress,
-) -> Group:
+def _work(plan: _Plan, path: Path, session: Session) -> Group:
     """Every run of the group that is not finished, then the comparison."""
-    shared["layers",], shared["artifacts",] = plan.layers, plan.artifacts
+    session.shared["layers",], session.shared["artifacts",] = plan.layers, plan.artifacts
     group_id, config = path.absolute().name, plan.config
     first: RunDir | None = None
 
-    def run_one(config: Config, name: str, **settings: Any) -> RunDir:
+    def run_one(config: Config, name: str, kind: Kind = "sweep") -> RunDir:
         nonlocal first
         run = RunDir(path / f"{group_id}-{name}")
-        common: dict[str, Any] = {"device": device, "mode": mode, "progress": progress, "shared": shared}
         try:
             if run.manifest_json.exists():
-                run = resume_run(run.path, max_attempts=max_attempts, **common)
+                run = resume_run(run.path, session)
             else:
                 repeats = first.read_manifest() if first else None
                 if first and repeats:
-                    check_same_versions(first, repeats, load_backend(device))
-                run = start_run(config, out=path, run_id=run.run_id, repeats=repeats, **common, **settings)
+                    check_same_versions(first, repeats, load_backend(session.device))
+                run = start_run(config, session, kind=kind, out=path, run_id=run.run_id, repeats=repeats)
         except StoppedError as stopped:
             raise StoppedError(str(stopped), stopped.exit_code, path) from None
         first = first or run
@@ -170,9 +151,8 @@ def _work(
 
     if config.model.path is None:
         trained = run_one(config, "train", kind="train")
-        model = config.model.model_copy(update={"path": str(trained.path / f"model.{config.train.format}")})
-        config = config.model_copy(update={"model": model})
-    model_layers = list_layers(load_configured_model(config, str(config.model.path), shared))
+        config = with_settings(config, model={"path": str(trained.path / f"model.{config.train.format}")})
+    model_layers = list_layers(load_configured_model(config, config.model.path, session))
     runs = {}
     for index, criterion in product(plan.layers, plan.criteria):
         layer = model_layers[index]
@@ -194,23 +174,17 @@ def _plain(name: str, index: int) -> str:
 
 def _config_of(config: Config, layer: int, criterion: str, drawn: Sequence[int], group_id: str) -> Config:
     """The experiment of one run of the group."""
-    update = {
-        "prune": config.prune.model_copy(update={"layer": layer, "criterion": criterion}),
-        "sweep": config.sweep.model_copy(update={"feature_maps_k": drawn}),
-        "tracking": config.tracking.model_copy(update={"group": config.tracking.group or group_id}),
-    }
-    return config.model_copy(update=update)
+    return with_settings(
+        config,
+        prune={"layer": layer, "criterion": criterion},
+        sweep={"feature_maps_k": drawn},
+        tracking={"group": config.tracking.group or group_id},
+    )
 
 
-def _layer_indices(config: Config, layers: Sequence[Layer], shared: Shared) -> list[int]:
+def _layer_indices(config: Config, layers: Sequence[Layer], session: Session) -> list[int]:
     """Where the layers stand in the model; an untrained model's names are not those it will be saved with."""
-    model_path, architecture = config.model.path, config.model.architecture
-    if model_path is not None:
-        model = load_configured_model(config, model_path, shared)
-    elif architecture is not None:
-        model = build_model(architecture)
-    else:
-        raise ConfigError("the experiment must have a model: set model.path (or --model), or model.architecture")
+    model = load_configured_model(config, config.model.path, session)
     if list(layers) == ["all"]:
         found = prunable_layers(model)
     else:

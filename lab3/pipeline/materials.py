@@ -1,46 +1,35 @@
 """Everything a run works on, loaded and checked before anything is written."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
 from lab3.architectures import build_model
-from lab3.backend import Device, load_backend
+from lab3.backend import load_backend
 from lab3.config import Config
 from lab3.data import Dataset, Split, check_dataset, load_dataset
 from lab3.errors import ConfigError, DataError, RunStateError
 from lab3.foreign import sha256_file
 from lab3.model_files import load_model
+from lab3.pipeline.session import Session, with_settings
 from lab3.preprocess import Preprocessing
 from lab3.progress import Progress
+from lab3.rundir import RunDir
 from lab3.schedule import parse_schedule
 from lab3.split import split_model
-from lab3.tracking import Mode
+from lab3.tracking import Mode, Tracker
 from lab3.tracking.artifacts import PREFIX, fetch_artifact
 
 _WITH_TRAINING_SPLIT = ("digits", "cifar10")
 
 
-Shared = dict[tuple[Any, ...], Any]
-Value = TypeVar("Value")
-
-
-def reuse(shared: Shared, key: tuple[Any, ...], make: Callable[[], Value]) -> Value:
-    """What was made for `key` before, or what `make` makes now."""
-    if key not in shared:
-        shared[key] = make()
-    value: Value = shared[key]
-    return value
-
-
-def fetch_inputs(config: Config, out: Path, mode: Mode, shared: Shared, progress: Progress) -> Config:
+def fetch_inputs(config: Config, out: Path, mode: Mode, session: Session) -> Config:
     """Model and data that are W&B artifacts, fetched to `out/.artifacts`; returns `config` with where they are now.
 
-    `shared` keeps the artifacts' names. Raises `ConfigError` if W&B is not online, `ServerError` if it does not give
-    them.
+    The session keeps the artifacts' names. Raises `ConfigError` if W&B is not online, `ServerError` if it does not
+    give them.
     """
     places: list[tuple[str, str, Literal["model", "dataset"]]] = [
         ("model", "path", "model"), ("data", "test", "dataset"), ("data", "train", "dataset")
@@ -57,22 +46,27 @@ def fetch_inputs(config: Config, out: Path, mode: Mode, shared: Shared, progress
             continue
         if mode != "online":
             raise ConfigError(f"{address} needs W&B online, but it is {mode}; give a file, or --mode online with a key")
-        progress.say(f"fetching {address}")
-        fetched = fetch_artifact(address, type, (out / ".artifacts").absolute())
-        shared.setdefault(("artifacts",), {})[str(fetched.path)] = fetched.name
-        found = getattr(config, section).model_copy(update={key: str(fetched.path)})
-        config = config.model_copy(update={section: found})
+        session.progress.say(f"fetching {address}")
+        path, name = fetch_artifact(address, type, (out / ".artifacts").absolute())
+        session.shared.setdefault(("artifacts",), {})[str(path)] = name
+        config = with_settings(config, **{section: {key: str(path)}})
     return config
 
 
-def load_configured_model(config: Config, model_path: str, shared: Shared) -> Any:
-    """The model at `model_path` with the experiment's output, hash and classes, loaded or from `shared`.
+def load_configured_model(config: Config, model_path: str | None, session: Session) -> Any:
+    """The model at `model_path` with the experiment's output, hash and classes, loaded once a session; None: untrained.
 
-    Raises as `load_model` does.
+    Raises as `load_model` does, and `ConfigError` if the experiment has no model.
     """
     model = config.model
-    return reuse(
-        shared,
+    if model_path is None:
+        if model.architecture is None:
+            raise ConfigError(
+                "the experiment must have a model: set model.path (or --model) to load one, "
+                "or model.architecture to train one"
+            )
+        return build_model(model.architecture)
+    return session.reuse(
         ("model", model_path),
         lambda: load_model(model_path, model.output, sha256=model.sha256, allow_classes=model.allow_classes),
     )
@@ -82,7 +76,7 @@ def load_configured_model(config: Config, model_path: str, shared: Shared) -> An
 class Materials:
     """`model` is untrained while `model_path` is None. `train` is there if the run trains or scores on it.
 
-    `shared` holds what other runs of the same group can use again.
+    `shared` is that of the session.
     """
 
     device: str
@@ -93,7 +87,7 @@ class Materials:
     preprocess: Preprocessing
     schedule: tuple[int, ...]
     scored_on: Dataset
-    shared: Shared
+    shared: dict[tuple[Any, ...], Any]
 
     @property
     def model_sha256(self) -> str | None:
@@ -116,25 +110,24 @@ class Materials:
                 )
 
 
-def load_materials(
-    config: Config, model_path: str | None, device: Device, progress: Progress, shared: Shared | None = None
-) -> Materials:
-    """Model and data, loaded or from `shared`; raises a `Lab3Error` if they do not fit each other or `config`."""
-    if model_path is None and config.model.architecture is None:
-        raise ConfigError(
-            "the experiment must have a model: set model.path (or --model) to load one, "
-            "or model.architecture to train one"
-        )
-    device_in_use = load_backend(device)
+@dataclass(frozen=True)
+class Work:
+    """A run that is worked on: its folder and settings, what it works on, and who is told."""
+
+    run: RunDir
+    config: Config
+    materials: Materials
+    tracker: Tracker
+    progress: Progress
+
+
+def load_materials(config: Config, model_path: str | None, session: Session) -> Materials:
+    """Model and data, loaded once a session; raises a `Lab3Error` if they do not fit each other or `config`."""
+    device_in_use = load_backend(session.device)
     import keras
 
     keras.utils.set_random_seed(config.seed)
-    shared = {} if shared is None else shared
-    if model_path is not None:
-        model = load_configured_model(config, model_path, shared)
-    else:
-        assert config.model.architecture is not None
-        model = build_model(config.model.architecture)
+    model = load_configured_model(config, model_path, session)
     # Cutting an untrained model too tells now, not after hours, that it cannot be cut or the schedule does not fit.
     prune = config.prune
     split = split_model(model, prune.layer, effect=prune.effect, measured=prune.measured, bias=prune.bias)
@@ -146,15 +139,16 @@ def load_materials(
         )
 
     preprocess = Preprocessing(config.data.scale, config.data.mean, config.data.std)
-    test = _load_data(config, config.data.test, "test", config.data.test_sha256, "", shared, progress)
+    test = _load_data(config, config.data.test, "test", config.data.test_sha256, "", session)
     check_dataset(test, model.input_shape[1:], split.n_labels)
     preprocess.check(test.images_nhwc.shape[-1])
-    score_on_train = _scores_on_train(config)
+    has_train = config.data.train is not None or config.data.test in _WITH_TRAINING_SPLIT
+    score_on_train = prune.score_on == "train" or (prune.score_on == "auto" and has_train)
     train = None
     if model_path is None or score_on_train:
         source = config.data.train or config.data.test
         use = f" for {'training' if model_path is None else 'scoring channels'}"
-        train = _load_data(config, source, "train", config.data.train_sha256, use, shared, progress)
+        train = _load_data(config, source, "train", config.data.train_sha256, use, session)
         check_dataset(train, model.input_shape[1:], split.n_labels)
         _check_train_and_test(train, test)
     return Materials(
@@ -166,26 +160,18 @@ def load_materials(
         preprocess=preprocess,
         schedule=schedule,
         scored_on=train if score_on_train and train is not None else test,
-        shared=shared,
+        shared=session.shared,
     )
 
 
-def _load_data(
-    config: Config, source: str, split: Split, sha256: str | None, use: str, shared: Shared, progress: Progress
-) -> Dataset:
+def _load_data(config: Config, source: str, split: Split, sha256: str | None, use: str, session: Session) -> Dataset:
     color = config.data.color
 
     def load() -> Dataset:
-        progress.say(f"reading {source}{use}")
+        session.progress.say(f"reading {source}{use}")
         return load_dataset(source, split, color, sha256=sha256)
 
-    return reuse(shared, (source, split, color), load)
-
-
-def _scores_on_train(config: Config) -> bool:
-    """`auto` is the training images where the experiment names some."""
-    has_train = config.data.train is not None or config.data.test in _WITH_TRAINING_SPLIT
-    return config.prune.score_on == "train" or (config.prune.score_on == "auto" and has_train)
+    return session.reuse((source, split, color), load)
 
 
 def _check_train_and_test(train: Dataset, test: Dataset) -> None:

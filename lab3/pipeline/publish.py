@@ -2,9 +2,8 @@
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 from lab3.errors import ServerError
 from lab3.pipeline.expected import Expected
@@ -13,70 +12,75 @@ from lab3.progress import Progress
 from lab3.rundir import RunDir, open_run
 from lab3.tracking import open_tracker, prepare_client
 from lab3.tracking.offline import find_offline_run, offline_runs, sync
-from lab3.tracking.remote import RemoteRun, link_inputs, read_offline, read_remote, upload_files
+from lab3.tracking.remote import Address, RemoteRun, link_inputs, read_offline, read_remote, replace_damaged
 from lab3.tracking.wandb_tracker import has_key
 
-_TIMEOUT_S, _SEND_LIMIT_S = 20.0, 3600.0
 _N_READS, _PAUSE_S = 10, 2.0
 
 
-@dataclass(frozen=True)
-class Published:
-    """What `publish_run` found and did: `n_rows` in the record, `n_sent` of them now. `differences`: what is left."""
-
-    run_id: str
-    n_rows: int
-    n_sent: int
-    differences: list[str]
-    message: str
-
-
-def publish_run(path: Path, *, check: bool = False, progress: Progress) -> Published:
+def publish_run(path: Path, *, check: bool = False, progress: Progress) -> tuple[str, bool]:
     """Send what the server lacks of the run at `path`, and compare what it then shows with the folder.
 
-    `check` only compares. Without a key, or without a server, a whole offline run is left in the folder. The run is
-    locked meanwhile. Raises `RunStateError` if there is no run, `RunLockedError` if it is being worked on.
+    Returns what was found and done, in words, and whether W&B is up to date.
+
+    A run that is damaged on the server is tagged so, and published whole under another id. `check` only compares.
+    Without a key, or without a server, a whole offline run is left in the folder. The run is locked meanwhile. Raises
+    `RunStateError` if there is no run, `RunLockedError` if it is being worked on.
     """
     run = open_run(path)
     with run.lock():
-        expected = Expected(run.run_id)
-        tell_record(run, expected)
-        n_rows = len(expected.rows)
-
-        def published(n_sent: int, differences: list[str], message: str) -> Published:
-            return Published(run.run_id, n_rows, n_sent, differences, message)
-
         prepare_client(run.path)
-        remote, unreachable = None, "no W&B key is configured: set WANDB_API_KEY or call `wandb login`"
-        if has_key():
-            try:
-                remote, unreachable = _read(run), ""
-            except ServerError as error:
-                unreachable = str(error)
-        if unreachable:
-            left = "" if check else f"; {_complete_offline_run(run, expected, progress)}"
-            return published(0, ["not compared"], f"{unreachable}{left}")
-        differences = expected.differences(remote)
-        if differences and not check:
-            # What came a moment ago may not be shown yet, and would be sent twice.
-            remote = _read_at_rest(run, remote)
-            differences = expected.differences(remote)
-        if not differences:
-            return published(0, [], f"up to date, {n_rows} rows")
-        if check:
-            return published(0, differences, "; ".join(differences))
-        n_there = expected.n_rows_in(remote)
-        if remote is not None and remote.n_lines > 0 == n_there:
-            message = (
-                f"the server has a run of this id with {remote.n_lines} rows, and even the first is another than here; "
-                "delete it there, copy the folder to another name and publish that"
-            )
-            return published(0, differences, message)
-        if expected.run_differences(remote):
-            _send(run, expected, remote, n_there, progress)
-        differences = _differences_in_time(run, expected, progress)
-        sent = f"sent {n_rows - n_there} of {n_rows} rows"
-        return published(n_rows - n_there, differences, "; ".join([sent, *differences]))
+        try:
+            if not has_key():
+                raise ServerError("no W&B key is configured: set WANDB_API_KEY or call `wandb login`")
+            address, remote = _find_remote(run)
+        except ServerError as error:
+            left = "" if check else f"; {_complete_offline_run(run, _expect(run, run.run_id), progress)}"
+            return f"{run.run_id}: {error}{left}", False
+        said, differences = _bring_up_to_date(run, address, remote, check, progress)
+        return f"{run.run_id}: {'; '.join([*said, *differences])}", not differences
+
+
+def _bring_up_to_date(
+    run: RunDir, address: Address, remote: RemoteRun | None, check: bool, progress: Progress
+) -> tuple[list[str], list[str]]:
+    """What was done, and what differs afterwards."""
+    expected = _expect(run, address.run_id)
+    if expected.differences(remote) and not check:
+        # What came a moment ago may not be shown yet, and would be sent twice.
+        remote = _read_at_rest(address, remote)
+    differences, n_rows = expected.differences(remote), len(expected.rows)
+    if not differences:
+        return [f"up to date, {n_rows} rows"], []
+    if check:
+        return [], differences
+    said, n_there = [], expected.n_rows_in(remote)
+    if remote is not None and remote.n_lines > 0 == n_there:
+        refused = f"the server has a run of this id with {remote.n_lines} rows, and even the first is another than here"
+        return [refused, "delete it there, copy the folder to another name and publish that"], differences
+    if damage := expected.damage(remote):
+        damaged, address = address, replace_damaged(address, run.run_id)
+        said = [f"{damaged.run_id} is damaged ({', '.join(damage)}) and tagged so, {address.run_id} takes its place"]
+        remote, n_there, expected = None, 0, _expect(run, address.run_id)
+    if expected.run_differences(remote):
+        _send(run, address, expected, n_there, progress)
+    differences = _differences_in_time(address, expected)
+    return [*said, f"sent {n_rows - n_there} of {n_rows} rows"], differences
+
+
+def _find_remote(run: RunDir) -> tuple[Address, RemoteRun | None]:
+    """Where the server has the run, or is to have it, and what it shows there; damaged ones are passed over."""
+    tracking = run.read_config().tracking
+    address = Address(tracking.project, tracking.entity, run.run_id)
+    while (remote := read_remote(address)) is not None and remote.replaced_by:
+        address = replace(address, run_id=remote.replaced_by)
+    return address, remote
+
+
+def _expect(run: RunDir, run_id: str) -> Expected:
+    expected = Expected(run_id)
+    tell_record(run, expected)
+    return expected
 
 
 def _complete_offline_run(run: RunDir, expected: Expected, progress: Progress) -> str:
@@ -88,73 +92,52 @@ def _complete_offline_run(run: RunDir, expected: Expected, progress: Progress) -
     problem = f"{len(found)} offline runs" if found else "no offline run"
     if len(found) == 1:
         shown = read_offline(found[0])
-        lacking = expected.run_differences(shown) + expected.missing_files(shown)
+        lacking = expected.damage(shown) + expected.run_differences(shown)
         problem = "a torn offline run" if shown is None else f"an offline run that is not complete ({lacking[:1]})"
         if not lacking:
             return f"the run's own offline run is complete: {found[0]}"
-    _tell(run, "offline", run.path, progress)
+    _tell(run, run.run_id, run.path, 0, progress)
     return f"the folder had {problem}, and has a rebuilt one: {find_offline_run(run.path, run.run_id)}"
 
 
-def _send(run: RunDir, expected: Expected, remote: RemoteRun | None, n_there: int, progress: Progress) -> None:
-    """Everything from row `n_there` on, in place of what the server has from there on."""
-    if remote is not None and remote.n_lines > n_there:
-        progress.say(
-            f"{run.run_id}: rewinding W&B's {remote.n_lines} rows to the first {n_there}, which are this run's"
-        )
-        _tell(run, "online", run.path, progress, n_rows_there=n_there, is_rewound=True, finish_timeout_s=_SEND_LIMIT_S)
-    elif n_there == 0:
+def _send(run: RunDir, address: Address, expected: Expected, n_there: int, progress: Progress) -> None:
+    """Everything from row `n_there` on."""
+    if n_there == 0 and address.run_id == run.run_id:
         progress.say(f"{run.run_id}: {_complete_offline_run(run, expected, progress)}")
         sync(run.path, run.run_id)
     else:
         with tempfile.TemporaryDirectory(prefix="lab3-publish-") as folder:
-            _tell(run, "offline", Path(folder), progress, n_rows_there=n_there)
-            sync(Path(folder), run.run_id)
+            _tell(run, address.run_id, Path(folder), n_there, progress)
+            sync(Path(folder), address.run_id)
 
 
-def _send_files(run: RunDir, names: list[str], progress: Progress) -> None:
-    """Files of pictures and tables; a run that is told again makes the same ones."""
-    with tempfile.TemporaryDirectory(prefix="lab3-publish-") as folder:
-        _tell(run, "offline", Path(folder), progress)
-        tracking = run.read_config().tracking
-        upload_files(tracking.project, tracking.entity, run.run_id, Path(folder), names)
-
-
-def _read(run: RunDir) -> RemoteRun | None:
-    tracking = run.read_config().tracking
-    return read_remote(tracking.project, tracking.entity, run.run_id, _TIMEOUT_S)
-
-
-def _read_at_rest(run: RunDir, remote: RemoteRun | None) -> RemoteRun | None:
+def _read_at_rest(address: Address, remote: RemoteRun | None) -> RemoteRun | None:
     """What the server shows when it shows the same twice."""
     for _ in range(_N_READS):
         time.sleep(_PAUSE_S)
-        again = _read(run)
-        if (again and again.n_lines) == (remote and remote.n_lines):
-            return again
-        remote = again
+        before, remote = remote, read_remote(address)
+        if (before and before.n_lines) == (remote and remote.n_lines):
+            break
     return remote
 
 
-def _differences_in_time(run: RunDir, expected: Expected, progress: Progress) -> list[str]:
-    """What differs when files and links are sent too, and the server has had time to show it."""
-    is_sent = False
+def _differences_in_time(address: Address, expected: Expected) -> list[str]:
+    """What differs when inputs are linked too, and the server has had time to show it."""
+    is_linked = False
     for _ in range(_N_READS):
-        remote = _read(run)
+        remote = read_remote(address)
         differences = expected.differences(remote)
         if not differences:
             break
-        if not expected.run_differences(remote) and not is_sent:
-            _send_files(run, expected.missing_files(remote), progress)
-            tracking = run.read_config().tracking
-            link_inputs(tracking.project, tracking.entity, run.run_id, expected.missing_inputs(remote))
-            is_sent = True
-            continue
-        time.sleep(_PAUSE_S)
+        if not expected.run_differences(remote) and not is_linked:
+            link_inputs(address, expected.missing_inputs(remote))
+            is_linked = True
+        else:
+            time.sleep(_PAUSE_S)
     return differences
 
 
-def _tell(run: RunDir, mode: Literal["online", "offline"], folder: Path, progress: Progress, **settings: Any) -> None:
+def _tell(run: RunDir, run_id: str, folder: Path, n_rows_there: int, progress: Progress) -> None:
     told = tracker_settings(run, run.read_config())
-    tell_record(run, open_tracker(mode, folder, run.run_id, warn=progress.warn, **settings, **told))
+    tell_record(run, open_tracker("offline", folder, run_id, warn=progress.warn, n_rows_there=n_rows_there, **told))
     prepare_client(run.path)

@@ -102,14 +102,9 @@ def tell_end(run: RunDir, config: Config, points: list[SweepPoint], tracker: Tra
 def tell_results(run: RunDir, tracker: Tracker) -> None:
     """The files of a finished run."""
     summary = readers.read_summary(run)
-    named = [run.journal_jsonl, run.results_csv, run.metrics_csv, run.channels_csv, run.epochs_csv, run.summary_json]
-    named += [
-        run.scores_csv,
-        run.epochs_jsonl,
-        run.config_yaml,
-        run.predictions_npz,
-        *sorted(run.figures.glob("*.png")),
-    ]
+    tables = [run.journal_jsonl, run.results_csv, run.metrics_csv, run.channels_csv, run.epochs_csv, run.summary_json]
+    others = [run.scores_csv, run.epochs_jsonl, run.config_yaml, run.predictions_npz]
+    named = [*tables, *others, *sorted(run.figures.glob("*.png"))]
     files = {path.relative_to(run.path).as_posix(): path for path in named if path.exists()}
     facts = {"run": run.run_id, **{name: summary.get(name) for name in ("best", "baseline", "exact")}}
     tracker.log_asset(Asset("output", "results", f"results-{_plain(run.run_id)}", facts, files))

@@ -1,32 +1,22 @@
 """Repeat a finished run and compare."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
 
-from lab3.backend import Device, load_backend
+from lab3.backend import load_backend
 from lab3.config import Config
 from lab3.errors import ConfigError, RunStateError, UnfinishedError
 from lab3.manifest import differing_versions
 from lab3.pipeline.checks import check_inputs, check_same_settings
 from lab3.pipeline.compare import Comparison, compare_runs
 from lab3.pipeline.recipes import start_run
-from lab3.progress import Progress
+from lab3.pipeline.session import Session, with_settings
 from lab3.rundir import RunDir, open_run
-
-
-@dataclass(frozen=True)
-class Rerun:
-    """The new run, and how it compares with the one it repeats."""
-
-    run: RunDir
-    comparison: Comparison
 
 
 def rerun_run(
     path: Path,
+    session: Session,
     *,
     out: Path = Path("runs"),
     run_id: str | None = None,
@@ -34,10 +24,7 @@ def rerun_run(
     data: str | None = None,
     train_data: str | None = None,
     train: bool = False,
-    device: Device = "auto",
-    mode: str = "disabled",
-    progress: Progress,
-) -> Rerun:
+) -> tuple[RunDir, Comparison]:
     """Repeat the run at `path` in a new folder of `out` and compare; without `run_id` it is `<id>-rerun`.
 
     A network that the run trained is taken from its folder, or with `train` trained again. `model`, `data` and
@@ -60,27 +47,18 @@ def rerun_run(
         raise ConfigError(f"{path} only trained a network and has no points; give --train to train it again")
     check_inputs(original, config, manifest, say_where="with --model or --data")
     if config.model.path is None and not train:
-        trained = {"path": str(original.path / f"model.{config.train.format}")}
-        config = config.model_copy(update={"model": config.model.model_copy(update=trained)})
+        config = with_settings(config, model={"path": str(original.path / f"model.{config.train.format}")})
     try:
         # Whatever of it cannot be read shows now, not after the work.
         compare_runs(original, original)
     except OSError as error:
         raise RunStateError(f"{path} has nothing to compare with ({error}); see `lab3 verify {path}`") from error
-    other = differing_versions(manifest, load_backend(device))
-    if other:
-        progress.warn(f"not computed as then, so the last bits may differ: {'; '.join(other)}")
-    run = start_run(
-        config,
-        kind=manifest["kind"],
-        out=out,
-        run_id=run_id or _free_id(out, original.run_id),
-        device=device,
-        mode=mode,
-        progress=progress,
-        repeats=manifest,
-    )
-    return Rerun(run, compare_runs(original, run))
+    if other := differing_versions(manifest, load_backend(session.device)):
+        session.progress.warn(f"not computed as then, so the last bits may differ: {'; '.join(other)}")
+    names = (f"{original.run_id}-rerun{number if number > 1 else ''}" for number in count(1))
+    run_id = run_id or next(name for name in names if not (out / name).exists())
+    run = start_run(config, session, kind=manifest["kind"], out=out, run_id=run_id, repeats=manifest)
+    return run, compare_runs(original, run)
 
 
 def _with_places(config: Config, model: Path | None, data: str | None, train_data: str | None) -> Config:
@@ -88,15 +66,8 @@ def _with_places(config: Config, model: Path | None, data: str | None, train_dat
         raise ConfigError(
             "--model is for runs that loaded a model file; this one trained its own, which is in its folder"
         )
-    places: dict[str, Any] = {
-        "model": {"path": str(model)} if model else {},
-        "data": {name: place for name, place in (("test", data), ("train", train_data)) if place},
-    }
-    sections = {name: getattr(config, name).model_copy(update=places[name]) for name in places}
-    return config.model_copy(update=sections)
-
-
-def _free_id(out: Path, run_id: str) -> str:
-    """`<id>-rerun`, or with a number behind it where that is taken."""
-    names: Iterator[str] = (f"{run_id}-rerun{number if number > 1 else ''}" for number in count(1))
-    return next(name for name in names if not (out / name).exists())
+    return with_settings(
+        config,
+        model={"path": str(model)} if model else {},
+        data={name: place for name, place in (("test", data), ("train", train_data)) if place},
+    )

@@ -19,29 +19,21 @@ from lab3.figures import about
 from lab3.journal import Journal, open_journal, read_lines
 from lab3.layers import score_convolutions
 from lab3.pipeline.fingerprints import sweep_header
-from lab3.pipeline.materials import Materials
+from lab3.pipeline.materials import Materials, Work
 from lab3.pipeline.record import tell_channels, tell_end
-from lab3.progress import Advance, Progress
+from lab3.progress import Advance
 from lab3.rank import PruneStep, channel_stats, describe_surplus, plan_pruning
-from lab3.rundir import RunDir
 from lab3.scores import NEED_FEATURES, cheap_scores, score_channels
 from lab3.selfcheck import check_split
 from lab3.split import Split, split_model
 from lab3.timing import timed
-from lab3.tracking import Tracker
 
 _MOST_CLASSES_SHOWN = 100
 
 
-def sweep_network(
-    run: RunDir,
-    config: Config,
-    materials: Materials,
-    tracker: Tracker,
-    progress: Progress,
-    elapsed: dict[str, float],
-) -> dict[str, Any]:
+def sweep_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
     """Every missing point of the run, and all its files; returns the content of `summary.json`."""
+    run, config, materials, progress = work.run, work.config, work.materials, work.progress
     prune, test = config.prune, materials.test
     split = _split(materials, config, prune.layer)
     progress.say(
@@ -55,9 +47,9 @@ def sweep_network(
     if split.reason:
         progress.say(f"the network behind {split.layer_name} is run whole for every K: {split.reason}")
     with timed(elapsed, "capture_s"):
-        captured = _capture(split, config, materials, test, progress)
+        captured = _capture(work, split, test)
     with timed(elapsed, "score_s"):
-        steps = _rank(run, split, config, materials, captured, tracker, progress)
+        steps = _rank(work, split, captured)
 
     with timed(elapsed, "self_check_s"):
         checked = check_split(
@@ -77,10 +69,10 @@ def sweep_network(
         points = readers.points_of_rows(journal.rows)
         _check_points(points, steps, materials, split.n_labels, config.sweep.shortcut == "inferred")
         for point in points:
-            tracker.log_point(point)
+            work.tracker.log_point(point)
         with progress.bar("sweep", len(steps), "K") as advance:
             advance(len(points), "")
-            _compute(run, split, config, materials, captured, steps, journal, points, tracker, advance, progress)
+            _compute(work, split, captured, steps, journal, points, advance)
     class_names = test.class_names or [str(label) for label in range(split.n_labels)]
     if is_about_chance(points[0], split.n_labels):
         progress.warn(
@@ -94,7 +86,7 @@ def sweep_network(
         if point.confusion is not None:
             outputs.draw_confusion(run, point, class_names, facts)
     outputs.draw_accuracy(run, points, split.layer_name, split.n_channels, facts)
-    tell_end(run, config, points, tracker)
+    tell_end(run, config, points, work.tracker)
     layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
     settings = {
         **prune.model_dump(exclude={"layer", "score_on"}),
@@ -144,22 +136,18 @@ def _split(materials: Materials, config: Config, layer: str | int | None) -> Spl
 
 
 def _compute(
-    run: RunDir,
+    work: Work,
     split: Split,
-    config: Config,
-    materials: Materials,
     captured: Capture,
     steps: Sequence[PruneStep],
     journal: Journal,
     points: list[SweepPoint],
-    tracker: Tracker,
     advance: Advance,
-    progress: Progress,
 ) -> None:
     """Add every missing point to the journal, then to `points`, and tell the tracker."""
+    config, tracker, labels_n = work.config, work.tracker, work.materials.test.labels_n
     done = {point.k for point in points}
     floor = config.tracking.alert_below
-    labels_n = materials.test.labels_n
     saves = config.sweep.save_predictions
     predictions_kn = np.zeros((len(steps), len(labels_n)), np.uint16) if saves else None
     for point in sweep_points(
@@ -172,7 +160,7 @@ def _compute(
         batch_size=config.sweep.batch_size,
         shortcut=config.sweep.shortcut,
         predictions_kn=predictions_kn,
-        on_block=progress.stop_if_asked,
+        on_block=work.progress.stop_if_asked,
         confusion_k={0, *config.sweep.feature_maps_k} if split.n_labels <= _MOST_CLASSES_SHOWN else (),
     ):
         if point.k in done:
@@ -185,19 +173,12 @@ def _compute(
             tracker.alert("low baseline", text)
         advance(1, f"K={point.k} accuracy {point.accuracy:.4f}")
     if predictions_kn is not None:
-        outputs.write_predictions(run, [step.k for step in steps], predictions_kn, labels_n)
+        outputs.write_predictions(work.run, [step.k for step in steps], predictions_kn, labels_n)
 
 
-def _rank(
-    run: RunDir,
-    split: Split,
-    config: Config,
-    materials: Materials,
-    captured: Capture,
-    tracker: Tracker,
-    progress: Progress,
-) -> tuple[PruneStep, ...]:
+def _rank(work: Work, split: Split, captured: Capture) -> tuple[PruneStep, ...]:
     """The channels gone at each K, with the channel table and the feature maps drawn and told."""
+    run, config, materials, progress = work.run, work.config, work.materials, work.progress
     prune = config.prune
     # What no journal vouches for is made again.
     is_vouched = run.journal_jsonl.exists() and bool(read_lines(run.journal_jsonl, is_finished=False))
@@ -205,7 +186,7 @@ def _rank(
         scored = materials.scored_on
         if scored is not materials.test:
             needs_features = prune.criterion in NEED_FEATURES
-            captured_for_scores = _capture(split, config, materials, scored, progress, needs_features)
+            captured_for_scores = _capture(work, split, scored, needs_features)
         else:
             captured_for_scores = captured
         scores = score_channels(
@@ -234,14 +215,13 @@ def _rank(
     outputs.draw_feature_maps(
         run, split.layer_name, mean_map_hwc, split.pruned_map, drawn, _facts(config, materials.test)
     )
-    tell_channels(run, config, channels, tracker)
+    tell_channels(run, config, channels, work.tracker)
     return steps
 
 
-def _capture(
-    split: Split, config: Config, materials: Materials, dataset: Dataset, progress: Progress, keep_features: bool = True
-) -> Capture:
+def _capture(work: Work, split: Split, dataset: Dataset, keep_features: bool = True) -> Capture:
     """What one pass leaves of the layer; the same pass serves the layers of the same group that follow."""
+    config, materials = work.config, work.materials
     captures: dict[Any, Capture] = materials.shared.setdefault(("captures",), {})
     group: tuple[int, ...] = materials.shared.get(("layers",), ())
     following = [index for index in group[group.index(split.layer_index) + 1 :]] if group else []
@@ -256,7 +236,7 @@ def _capture(
         splits = [split, *(_split(materials, config, index) for index in following)]
         if keep_features and following:
             splits = splits[: _n_that_fit(splits, materials, dataset)]
-        found = _capture_now(splits, config, materials, dataset, progress, keep_features)
+        found = _capture_now(work, splits, dataset, keep_features)
         captures.update(zip([key_of(each.layer_index) for each in splits], found, strict=True))
     return captures[key_of(split.layer_index)]
 
@@ -273,16 +253,10 @@ def _n_that_fit(splits: Sequence[Split], materials: Materials, dataset: Dataset)
     return len(splits)
 
 
-def _capture_now(
-    splits: Sequence[Split],
-    config: Config,
-    materials: Materials,
-    dataset: Dataset,
-    progress: Progress,
-    keep_features: bool,
-) -> list[Capture]:
+def _capture_now(work: Work, splits: Sequence[Split], dataset: Dataset, keep_features: bool) -> list[Capture]:
+    config, materials = work.config, work.materials
     title = "capture" if dataset is materials.test else "score"
-    with progress.bar(title, len(dataset), "images") as advance:
+    with work.progress.bar(title, len(dataset), "images") as advance:
         return capture_layers(
             splits,
             dataset.images_nhwc,

@@ -6,22 +6,19 @@ from typing import Any
 from lab3 import outputs, readers
 from lab3.backend import compile_function, map_blocks
 from lab3.checkpoints import Checkpoints
-from lab3.config import Config
 from lab3.journal import open_journal
 from lab3.model_files import save_model
 from lab3.pipeline.fingerprints import training_header
-from lab3.pipeline.materials import Materials
-from lab3.progress import Progress
-from lab3.rundir import RunDir
-from lab3.tracking import Tracker
+from lab3.pipeline.materials import Materials, Work
 from lab3.training import Augmentation, Epoch, best_epoch, count_batches, train_model
 
 
-def train_network(run: RunDir, config: Config, materials: Materials, tracker: Tracker, progress: Progress) -> Materials:
-    """Train `materials.model`, save it in the run; returns the materials with the saved model's path.
+def train_network(work: Work) -> Materials:
+    """Train the model, save it in the run; returns the materials with the saved model's path.
 
     Training that was stopped goes on behind the last epoch that the run has.
     """
+    run, config, materials, progress = work.run, work.config, work.materials, work.progress
     assert materials.train is not None
     settings = config.train
     images_nhwc = materials.preprocess(materials.train.images_nhwc)
@@ -39,7 +36,7 @@ def train_network(run: RunDir, config: Config, materials: Materials, tracker: Tr
         def tell(epoch: Epoch) -> None:
             journal.append(outputs.row_of_epoch(epoch, checkpoints.sha256s[epoch.epoch]))
             history.append(epoch)
-            tracker.log_epoch(epoch)
+            work.tracker.log_epoch(epoch)
             shown = epoch.accuracy if epoch.val_accuracy is None else epoch.val_accuracy
             name = "accuracy" if epoch.val_accuracy is None else "validation accuracy"
             advance(0, f"epoch {epoch.epoch}/{settings.epochs}, {name} {shown:.4f}")
@@ -62,24 +59,23 @@ def train_network(run: RunDir, config: Config, materials: Materials, tracker: Tr
         )
     outputs.write_epochs(run, history)
     progress.say(f"kept the weights of epoch {best_epoch(history).epoch} of {len(history)}")
-    tracker.log_figures({"learning_curves": outputs.draw_training(run, history)})
+    work.tracker.log_figures({"learning_curves": outputs.draw_training(run, history)})
     path = run.path / f"model.{settings.format}"
     save_model(materials.model, path)
     checkpoints.remove()
     return replace(materials, model_path=path)
 
 
-def summarise_training(run: RunDir, config: Config, materials: Materials) -> dict[str, Any]:
+def summarise_training(work: Work) -> dict[str, Any]:
     """The content of `summary.json` of a run that only trains: the kept epoch and the test accuracy."""
+    materials = work.materials
     predict = compile_function(lambda images_nhwc: [materials.model(images_nhwc, training=False)])
-    correct = 0
-    for rows, (scores_nl,) in map_blocks(
-        lambda block: predict(materials.preprocess(block)), materials.test.images_nhwc, config.sweep.capture_batch_size
-    ):
-        correct += int((scores_nl.argmax(axis=1) == materials.test.labels_n[rows]).sum())
+    batch_size, labels_n = work.config.sweep.capture_batch_size, materials.test.labels_n
+    blocks = map_blocks(lambda block: predict(materials.preprocess(block)), materials.test.images_nhwc, batch_size)
+    correct = sum(int((scores_nl.argmax(axis=1) == labels_n[rows]).sum()) for rows, (scores_nl,) in blocks)
     return {
         "model": str(materials.model_path),
-        "kept_epoch": best_epoch(readers.read_epochs(run)).epoch,
+        "kept_epoch": best_epoch(readers.read_epochs(work.run)).epoch,
         "n_images": len(materials.test),
         "correct": correct,
         "accuracy": correct / len(materials.test),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from lab3.errors import ConfigError
 from lab3.tracking.client import check_local_settings, import_client
-from lab3.tracking.tracker import Asset, ChannelTable, NullTracker, Tracker
+from lab3.tracking.tracker import Asset, ChannelTable, Tracker
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -15,7 +15,6 @@ __all__ = [
     "Asset",
     "ChannelTable",
     "Mode",
-    "NullTracker",
     "Tracker",
     "choose_mode",
     "open_tracker",
@@ -23,13 +22,8 @@ __all__ = [
     "tracking_folder",
 ]
 
-_MODES: dict[str, Mode] = {
-    "online": "online",
-    "run": "online",
-    "offline": "offline",
-    "dryrun": "offline",
-    "disabled": "disabled",
-}
+_MODES: dict[str, Mode] = {"online": "online", "offline": "offline", "disabled": "disabled"}
+_MODES |= {"run": "online", "dryrun": "offline"}  # W&B's earlier names
 
 
 def choose_mode(flag: str | None, configured: str) -> tuple[Mode, str]:
@@ -71,7 +65,7 @@ def open_tracker(mode: Mode, folder: Path, run_id: str, *, warn: Callable[[str],
     `settings`: those of `WandbTracker`.
     """
     if mode == "disabled":
-        return NullTracker()
+        return Tracker()
     from lab3.tracking.wandb_tracker import WandbTracker
 
     return WandbTracker(mode, folder, run_id, warn=warn, **settings)

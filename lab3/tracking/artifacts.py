@@ -1,7 +1,6 @@
 """Models and data that are artifacts of Weights & Biases."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,16 +12,10 @@ _FORM = re.compile(r"wandb://[\w.-]+/[\w.-]+/[\w.-]+:[\w.-]+")
 _ENDINGS = {"model": (".h5", ".hdf5", ".keras"), "dataset": (".npz", ".zip", ".tar.gz", ".tgz")}
 
 
-@dataclass(frozen=True)
-class FetchedArtifact:
-    """`path`: the file, or the folder of several. `name`: `entity/project/name:version`, never an alias."""
-
-    path: Path
-    name: str
-
-
-def fetch_artifact(address: str, type: Literal["model", "dataset"], folder: Path) -> FetchedArtifact:
+def fetch_artifact(address: str, type: Literal["model", "dataset"], folder: Path) -> tuple[Path, str]:
     """Download `wandb://entity/project/name:alias` below `folder`; what is there already is not fetched again.
+
+    Returns the file, or the folder of several, and `entity/project/name:version`, never an alias.
 
     Raises `ConfigError` if the address or what is there is not usable, `ServerError` if W&B does not give it.
     """
@@ -42,9 +35,9 @@ def fetch_artifact(address: str, type: Literal["model", "dataset"], folder: Path
     files = [path for path in root.rglob("*") if path.is_file()]
     fitting = [path for path in files if path.name.endswith(_ENDINGS[type])]
     if len(fitting) == 1:
-        return FetchedArtifact(fitting[0], name)
+        return fitting[0], name
     if type == "dataset" and not fitting and files:
-        return FetchedArtifact(root, name)
+        return root, name
     raise ConfigError(
         f"{address} must hold one file that ends in {', '.join(_ENDINGS[type])}, "
         f"got {', '.join(sorted(path.name for path in files)[:5]) or 'none'}"

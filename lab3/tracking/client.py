@@ -2,16 +2,11 @@
 
 import configparser
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from lab3.errors import ConfigError
 
-START_TOLERANCE_S = 5.0
 _HARMLESS = {"entity", "project"}
 
 
@@ -47,18 +42,3 @@ def check_local_settings() -> None:
                 f"{', '.join(sorted(names - allowed))}: W&B's client would send your key where that file says; set "
                 "WANDB_BASE_URL if you trust the server, or remove the file"
             )
-
-
-@contextmanager
-def clock_set_to(start_s: float | None) -> Iterator[None]:
-    """Let the clock start from `start_s`: W&B's client takes a run's start from it, whatever the setting says.
-
-    A run that starts now, that is a short time after its folder, needs none of that.
-    """
-    clock = time.time
-    ahead_s = 0.0 if start_s is None else clock() - start_s
-    if ahead_s < START_TOLERANCE_S:
-        yield
-        return
-    with mock.patch.object(time, "time", lambda: clock() - ahead_s):
-        yield

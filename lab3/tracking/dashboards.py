@@ -82,10 +82,14 @@ def push(workspace: Any, report: Any | None) -> list[str]:
         if workspace.project not in {each.name for each in api.projects(workspace.entity)}:
             api.create_project(workspace.project, workspace.entity)
         # Only with its id is a view replaced for certain.
-        workspace._internal_id = _find_workspace(api, f"{workspace.entity}/{workspace.project}")
+        views = api.reports(f"{workspace.entity}/{workspace.project}", name=_VIEW)
+        # Reports and workspaces are both views, listed by their type.
+        views.variables["viewType"] = "project-view"
+        workspace._internal_id = next((str(view.id) for view in views), "")
         urls = [workspace.save().url]
         if report is not None:
-            report.id = _find_report(api, f"{report.entity}/{report.project}", report.title)
+            pushed = api.reports(f"{report.entity}/{report.project}")
+            report.id = next((str(each.id) for each in pushed if each.display_name == report.title), "")
             urls.append(report.save().url)
         return urls
     except Exception as error:
@@ -93,29 +97,17 @@ def push(workspace: Any, report: Any | None) -> list[str]:
         raise ServerError(f"W&B did not take the dashboard ({type(error).__name__}: {error}); try again") from error
 
 
-def _find_workspace(api: Any, project: str) -> str:
-    """The id of the workspace that was pushed before, "" if there is none."""
-    views = api.reports(project, name=_VIEW)
-    # Reports and workspaces are both views, listed by their type.
-    views.variables["viewType"] = "project-view"
-    return next((str(view.id) for view in views), "")
-
-
-def _find_report(api: Any, project: str, title: str) -> str:
-    """The id of the report of that title, "" if there is none."""
-    return next((str(report.id) for report in api.reports(project) if report.display_name == title), "")
-
-
 def _sweep_panels(wr: Any) -> list[Any]:
-    def over_k(title: str, *metrics: str) -> Any:
-        return wr.LinePlot(title=title, x="K", y=list(metrics), smoothing_type="none", max_runs_to_show=100)
-
+    titles = {
+        "accuracy": "accuracy",
+        "loss": "loss",
+        "top5_accuracy": "top-5 accuracy",
+        "n_changed": "images whose prediction changed",
+        "n_pruned": "channels pruned",
+    }
     return [
-        over_k("accuracy", "accuracy"),
-        over_k("loss", "loss"),
-        over_k("top-5 accuracy", "top5_accuracy"),
-        over_k("images whose prediction changed", "n_changed"),
-        over_k("channels pruned", "n_pruned"),
+        wr.LinePlot(title=title, x="K", y=[name], smoothing_type="none", max_runs_to_show=100)
+        for name, title in titles.items()
     ]
 
 

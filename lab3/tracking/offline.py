@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -38,7 +39,8 @@ def forget_offline_runs(folder: Path, run_id: str, *, keep_sent: bool) -> tuple[
     With `keep_sent` those that somebody has sent stay.
     """
     found = offline_runs(folder, run_id)
-    kept = [run for run in found if keep_sent and is_sent(run)]
+    # `wandb sync` leaves such a file.
+    kept = [run for run in found if keep_sent and any(run.glob("*.wandb.synced"))]
     times = read_times(found)
     n_rows = 1 + max(read_times(kept).rows_s, default=-1)
     for run in found:
@@ -49,29 +51,24 @@ def forget_offline_runs(folder: Path, run_id: str, *, keep_sent: bool) -> tuple[
 
 def read_times(runs: Sequence[Path]) -> RunTimes:
     """The times of offline runs that are parts of one, the earliest first: the first time of each."""
-    started_s, rows_s = None, {}
+    started_s, rows_s = None, dict[int, float]()
     for run in reversed(runs):
-        for record in read_records(run)[0]:
-            if record["type"] == "run":
-                started_s = datetime.fromisoformat(record["run"]["start_time"]).timestamp()
-            elif record["type"] == "history":
-                # A row's number is its step, also in a run that goes on where an earlier one ends.
-                row = record["history"]["item"]
-                rows_s[row["_step"]] = row["_timestamp"]
+        records, _ = read_records(run)
+        for each in records["run"]:
+            started_s = datetime.fromisoformat(each["start_time"]).timestamp()
+        # A row's number is its step, also in a run that goes on where an earlier one ends.
+        rows_s.update({row["item"]["_step"]: row["item"]["_timestamp"] for row in records["history"]})
     return RunTimes(started_s, rows_s)
 
 
-def is_sent(run: Path) -> bool:
-    """True if `wandb sync` has sent the offline run in this folder."""
-    return any(run.glob("*.wandb.synced"))
-
-
-def read_records(run: Path) -> tuple[list[dict[str, Any]], bool]:
-    """The records of an offline run that can be read, and whether these are all."""
+def read_records(run: Path) -> tuple[Mapping[str, list[dict[str, Any]]], bool]:
+    """The records of an offline run that can be read, by their type, and whether these are all."""
     done = _wandb("leet", "inspect", "--json", run, limit_s=_READ_LIMIT_S)
-    records = [json.loads(line) for line in done.stdout.splitlines()]
+    records: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in map(json.loads, done.stdout.splitlines()):
+        records[record["type"]].append(record.get(record["type"], {}))
     # On stderr it says that it has skipped something, or that the end is missing.
-    is_whole = done.returncode == 0 and not done.stderr and any(record["type"] == "exit" for record in records)
+    is_whole = done.returncode == 0 and not done.stderr and "exit" in records
     return records, is_whole
 
 

@@ -1,16 +1,28 @@
 """What W&B's server, or an offline run, shows of a run, and adding to it."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from lab3.errors import ServerError
 from lab3.tracking.client import import_client
-from lab3.tracking.offline import find_offline_run, read_records
+from lab3.tracking.offline import read_records
 
-_TIMEOUT_S = 20.0
+_TIMEOUT_S = 20
+_REPLACED_BY = "replaced_by"  # in the configuration of a damaged run: the id of the one that was published after it
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a run is kept. `WANDB_PROJECT` and `WANDB_ENTITY` are stronger; without an entity, the key's own."""
+
+    project: str
+    entity: str | None
+    run_id: str
 
 
 @dataclass(frozen=True)
@@ -18,7 +30,7 @@ class RemoteRun:
     """`rows`: the history in order of step. `n_lines`: rows the server keeps, also several of one step.
 
     `files`: names of its files. `artifacts`: names, without version, of those that are whole; `used`: whole names,
-    `entity/project/name:version`, of those it was made from.
+    `entity/project/name:version`, of those it was made from. `replaced_by`: the id that a damaged run has now.
     """
 
     state: str
@@ -27,47 +39,33 @@ class RemoteRun:
     summary: dict[str, Any]
     files: frozenset[str]
     artifacts: frozenset[str]
-    used: frozenset[str]
+    used: frozenset[str] = frozenset()
+    replaced_by: str | None = None
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where runs are kept; `entity` is None where nobody has said so."""
-
-    project: str
-    entity: str | None
+def find_place(project: str, entity: str | None) -> tuple[str, str | None]:
+    """Project and entity: `WANDB_PROJECT` and `WANDB_ENTITY`, else the arguments."""
+    return os.environ.get("WANDB_PROJECT") or project, os.environ.get("WANDB_ENTITY") or entity
 
 
-def find_place(project: str, entity: str | None, api: Any = None) -> Place:
-    """`WANDB_PROJECT` and `WANDB_ENTITY`, else the arguments, else the default entity that `api`, if given, tells."""
-    found = os.environ.get("WANDB_ENTITY") or entity or (api.default_entity if api else None)
-    return Place(os.environ.get("WANDB_PROJECT") or project, found)
-
-
-def read_remote(project: str, entity: str | None, run_id: str, timeout_s: float) -> RemoteRun | None:
-    """The run as the server shows it, None if it has none. `WANDB_PROJECT` and `WANDB_ENTITY` are stronger.
-
-    Raises `ServerError` if the server cannot be asked.
-    """
-    try:
-        _, run = _find_run(project, entity, run_id, timeout_s)
-        rows = [dict(row) for row in run.scan_history(use_cache=False)]
+def read_remote(address: Address) -> RemoteRun | None:
+    """The run as the server shows it, None if it has none. Raises `ServerError` if the server cannot be asked."""
+    with _asking("cannot be asked"):
+        _, run = _find_run(address)
+        if run is None:
+            return None
         used = list(run.used_artifacts())
         artifacts = [*run.logged_artifacts(), *used]
         return RemoteRun(
             state=run.state,
-            rows=rows,
+            rows=[dict(row) for row in run.scan_history(use_cache=False)],
             n_lines=int(run.historyLineCount),
             summary=dict(run.summary_metrics),
             files=frozenset(file.name for file in run.files(pattern="media/%", per_page=1000) if file.size),
             artifacts=frozenset(each.name.partition(":")[0] for each in artifacts if each.state == "COMMITTED"),
             used=frozenset(each.qualified_name for each in used),
+            replaced_by=run.config.get(_REPLACED_BY),
         )
-    except Exception as error:
-        # The client raises errors of many libraries, and one type of its own for whatever the server answers.
-        if "could not find run" in str(error).lower():
-            return None
-        raise ServerError(f"W&B's server cannot be asked ({type(error).__name__}: {error}); try again later") from error
 
 
 def read_offline(path: Path) -> RemoteRun | None:
@@ -78,25 +76,18 @@ def read_offline(path: Path) -> RemoteRun | None:
     records, is_whole = read_records(path)
     if not is_whole:
         return None
-    rows: list[dict[str, Any]] = []
-    summary: dict[str, Any] = {}
-    artifacts, exit_code = set(), None
-    for record in records:
-        if record["type"] == "history":
-            rows.append(_nested(record["history"]["item"]))
-        elif record["type"] == "summary":
-            summary.update(_nested(record["summary"]["update"]))
-        elif record["type"] == "artifact":
-            artifact = record["artifact"]
-            staged = [each.get("local_path") for each in artifact["manifest"].get("contents", ())]
-            if all(Path(each).exists() for each in staged if each):
-                artifacts.add(artifact["name"])
-        elif record["type"] == "exit":
-            exit_code = record["exit"].get("exit_code", 0)
+    rows = [_nested(row["item"]) for row in records["history"]]
+    summary = {name: value for each in records["summary"] for name, value in _nested(each["update"]).items()}
+    artifacts = frozenset(each["name"] for each in records["artifact"] if _is_staged(each))
     root = path / "files"
     files = frozenset(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
-    state = "finished" if exit_code == 0 else "failed"
-    return RemoteRun(state, rows, len(rows), summary, files, frozenset(artifacts), frozenset())
+    state = "finished" if records["exit"][-1].get("exit_code", 0) == 0 else "failed"
+    return RemoteRun(state, rows, len(rows), summary, files, artifacts)
+
+
+def _is_staged(artifact: dict[str, Any]) -> bool:
+    staged = [each.get("local_path") for each in artifact["manifest"].get("contents", ())]
+    return all(Path(each).exists() for each in staged if each)
 
 
 def _nested(flat: dict[str, Any]) -> dict[str, Any]:
@@ -104,40 +95,52 @@ def _nested(flat: dict[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for name, value in flat.items():
         first, _, rest = name.partition(".")
-        if rest:
-            nested[first] = {**nested.get(first, {}), rest: value}
-        else:
-            nested[name] = value
+        nested[first] = {**nested.get(first, {}), rest: value} if rest else value
     return nested
 
 
-def upload_files(project: str, entity: str | None, run_id: str, folder: Path, names: Sequence[str]) -> None:
-    """Add files of the offline run below `folder` to the server's run; raises `ServerError` if it takes them not."""
-    root = find_offline_run(folder, run_id) / "files"
-    try:
-        _, run = _find_run(project, entity, run_id)
-        for name in names:
-            if (root / name).exists():
-                run.upload_file(str(root / name), str(root))
-    except Exception as error:
-        raise ServerError(f"W&B did not take a file ({type(error).__name__}: {error}); try again later") from error
-
-
-def link_inputs(project: str, entity: str | None, run_id: str, names: Sequence[str]) -> None:
+def link_inputs(address: Address, names: Sequence[str]) -> None:
     """Say that the server's run was made from artifacts `entity/project/name:version` of the server.
 
     Raises `ServerError` if it does not take that.
     """
-    try:
-        api, run = _find_run(project, entity, run_id)
+    with _asking("did not link an artifact"):
+        api, run = _find_run(address)
         for name in names:
             run.use_artifact(api.artifact(name))
+
+
+def replace_damaged(address: Address, run_id: str) -> Address:
+    """Tag the server's run as damaged; returns where to publish it once more: `<run_id>-2`, or the next free number.
+
+    Raises `ServerError` if it does not take that.
+    """
+    with _asking("did not take a tag"):
+        addresses = (replace(address, run_id=f"{run_id}-{number}") for number in count(2))
+        free = next(each for each in addresses if _find_run(each)[1] is None)
+        _, run = _find_run(address)
+        run.tags = [*run.tags, "damaged"]
+        run.config[_REPLACED_BY] = free.run_id
+        run.update()
+        return free
+
+
+@contextmanager
+def _asking(failure: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
-        raise ServerError(f"W&B did not link an artifact ({type(error).__name__}: {error}); try again later") from error
+        # The client raises errors of many libraries, and one type of its own for whatever the server answers.
+        raise ServerError(f"W&B's server {failure} ({type(error).__name__}: {error}); try again later") from error
 
 
-def _find_run(project: str, entity: str | None, run_id: str, timeout_s: float = _TIMEOUT_S) -> tuple[Any, Any]:
-    """W&B's interface and the run in it."""
-    api = import_client().Api(timeout=int(max(1, timeout_s)))
-    place = find_place(project, entity, api)
-    return api, api.run(f"{place.entity}/{place.project}/{run_id}")
+def _find_run(address: Address) -> tuple[Any, Any]:
+    """W&B's interface and the run in it, None if there is none."""
+    api = import_client().Api(timeout=_TIMEOUT_S)
+    project, entity = find_place(address.project, address.entity)
+    try:
+        return api, api.run(f"{entity or api.default_entity}/{project}/{address.run_id}")
+    except Exception as error:
+        if "could not find run" in str(error).lower():
+            return api, None
+        raise

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,8 +45,8 @@ class Asset:
     artifact: str | None = None
 
 
-class Tracker(Protocol):
-    """A live view of one run; none of the calls raises.
+class Tracker:
+    """A live view of one run; none of the calls raises. This one shows nothing, others override what they show.
 
     Whoever resumes a run tells its tracker everything from the start, in the same order: it knows what is there.
     """
@@ -74,35 +74,4 @@ class Tracker(Protocol):
 
     def finish(self, summary: Mapping[str, Any], exit_code: int, *, is_preempted: bool = False) -> str | None:
         """End the view; returns a line that says where it is, if anywhere."""
-
-
-class NullTracker:
-    """Tracks nothing."""
-
-    def log_epoch(self, epoch: Epoch) -> None:
-        """Drop the epoch."""
-
-    def log_asset(self, asset: Asset) -> None:
-        """Drop the asset."""
-
-    def log_channels(self, table: ChannelTable) -> None:
-        """Drop the table."""
-
-    def log_figures(self, figures: Mapping[str, Path]) -> None:
-        """Drop the pictures."""
-
-    def log_media(self) -> None:
-        """Nothing waits."""
-
-    def log_point(self, point: SweepPoint) -> None:
-        """Drop the point."""
-
-    def alert(self, title: str, text: str) -> None:
-        """Tell nobody."""
-
-    def finish(self, summary: Mapping[str, Any], exit_code: int, *, is_preempted: bool = False) -> str | None:
-        """Say nothing."""
         return None
-
-
-_: Tracker = NullTracker()

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 from lab3.engine import SweepPoint
 from lab3.errors import ConfigError
-from lab3.tracking.client import START_TOLERANCE_S, clock_set_to, import_client
-from lab3.tracking.offline import RunTimes, forget_offline_runs
+from lab3.tracking.client import import_client
+from lab3.tracking.offline import forget_offline_runs
 from lab3.tracking.payloads import make_artifact, make_table, row_of_epoch, row_of_point
 from lab3.tracking.tracker import Asset, ChannelTable, Tracker
 from lab3.training import Epoch
@@ -20,8 +21,18 @@ _LATER = "`lab3 publish` brings W&B up to date"
 _PREEMPTION_S = 6.0
 _HELD_S = 0.5  # the client takes about a millisecond a row, which fast sweeps would feel
 # Not "*": W&B would then write a K into the rows of training and of media too.
-SWEEP_METRICS = ("n_pruned", "correct", "accuracy", "loss", "top5_accuracy", "n_changed")
-INFERRED_METRICS = ("loss_estimate", "loss_se", "n_inferred", "n_audited")
+_SWEEP_METRICS = (
+    "n_pruned",
+    "correct",
+    "accuracy",
+    "loss",
+    "top5_accuracy",
+    "n_changed",
+    "loss_estimate",
+    "loss_se",
+    "n_inferred",
+    "n_audited",
+)
 
 
 def has_key() -> bool:
@@ -42,7 +53,7 @@ def has_key() -> bool:
         ) from error
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """One W&B run below `folder/wandb`, K as the axis of the sweep and `epoch` of training.
 
     Everything an offline run needs is kept there, so the folder can be moved before `wandb sync`. The first failure of
@@ -54,7 +65,7 @@ class WandbTracker:
     starts at `started_s`. (The running time W&B's client takes itself: that of the process.)
 
     A row's number is W&B's step. Rows that are there already are not sent again: those that the server had when a run
-    is resumed online, or the first `n_rows_there`. With `is_rewound`, online, the server forgets all rows behind these.
+    is resumed online, or the first `n_rows_there`.
     """
 
     def __init__(
@@ -67,7 +78,6 @@ class WandbTracker:
         is_stopping: Callable[[], bool] = lambda: False,
         is_resumed: bool = False,
         n_rows_there: int = 0,
-        is_rewound: bool = False,
         started_s: float | None = None,
         start_timeout_s: float = 30.0,
         finish_timeout_s: float = 60.0,
@@ -86,7 +96,7 @@ class WandbTracker:
         self._last_sent = -_HELD_S
         self._run: Any = None
         self._n_told, self._n_rows_there = 0, n_rows_there
-        self._times = RunTimes(started_s)
+        self._rows_s: Mapping[int, float] = {}
         self._start_timeout_s, self._finish_timeout_s = start_timeout_s, finish_timeout_s
         # Staged files otherwise lie in the home folder, and an offline run moved elsewhere loses them.
         self._try("make its folder", _GOES_ON, lambda: (folder / "wandb").mkdir(parents=True, exist_ok=True))
@@ -99,7 +109,6 @@ class WandbTracker:
             "name": None if os.environ.get("WANDB_NAME") else run_id,
             "dir": str(folder),
             "resume": "allow" if is_resumed and mode == "online" else None,
-            "resume_from": f"{run_id}?_step={n_rows_there - 1}" if is_rewound else None,
             **_choices(project=project, entity=entity, group=group, job_type=job_type, notes=notes, tags=tags),
             "config": dict(config or {}),
         }
@@ -108,11 +117,12 @@ class WandbTracker:
             "start online", f"tracking goes on offline, {_LATER}", lambda: self._start(settings)
         ):
             self.mode = "offline"
-            self._forget_failed_start()
+            # W&B's service otherwise says that the run's id is in use.
+            import_client().teardown()
         if self.mode == "offline":
             # Unfinished offline files cannot be resumed; one fresh, complete run takes the place of those not sent.
-            settings["resume"] = settings["resume_from"] = None
-            self._try("start", _GOES_ON, lambda: self._start_afresh(folder, settings, is_resumed))
+            settings["resume"] = None
+            self._try("start", _GOES_ON, lambda: self._start_afresh(folder, settings, is_resumed, started_s))
 
     def log_epoch(self, epoch: Epoch) -> None:
         """One history row `epoch, train/...`."""
@@ -126,25 +136,19 @@ class WandbTracker:
 
         def log() -> None:
             artifact = asset.artifact or make_artifact(asset)
-            if asset.artifact and self.mode == "offline":
-                return
             if asset.role == "input" and self.mode == "online":
                 # It waits for the server's answer.
                 self._within(self._start_timeout_s, lambda: self._run.use_artifact(artifact))
             else:
                 self._run.log_artifact(artifact, aliases=list(asset.aliases))
 
-        if self._run is not None:
+        if self._run is not None and not (asset.artifact and self.mode == "offline"):
             self._try(f"log the {asset.type}", _LATER, log)
 
     def log_channels(self, table: ChannelTable) -> None:
         """The table `channels` of the summary, with each channel's mean feature map as an image."""
-
-        def log() -> None:
-            # In a row of the history its numbers of rows and columns would be metrics, with a chart each.
-            self._run.summary["channels"] = make_table(table)
-
-        self._when_running("log the channel table", log)
+        # In a row of the history its numbers of rows and columns would be metrics, with a chart each.
+        self._when_running("log the channel table", lambda: self._run.summary.update({"channels": make_table(table)}))
 
     def log_figures(self, figures: Mapping[str, Path]) -> None:
         """Images by name, with the next media."""
@@ -198,15 +202,15 @@ class WandbTracker:
             return f"W&B: {run.url}"
         return f"W&B offline run: {Path(run.dir).parent} (send it with `lab3 publish`)"
 
-    def _start_afresh(self, folder: Path, settings: dict[str, Any], is_resumed: bool) -> None:
+    def _start_afresh(self, folder: Path, settings: dict[str, Any], is_resumed: bool, started_s: float | None) -> None:
         # Of a run that is resumed, what somebody has sent meanwhile would come twice.
         n_rows_there, times = forget_offline_runs(folder, settings["id"], keep_sent=is_resumed)
-        self._n_rows_there = max(self._n_rows_there, n_rows_there)
-        self._times = RunTimes(times.started_s or self._times.started_s, times.rows_s)
-        with clock_set_to(self._times.started_s):
+        self._n_rows_there, self._rows_s = max(self._n_rows_there, n_rows_there), times.rows_s
+        clock = time.time
+        ago_s = clock() - (times.started_s or started_s or clock())
+        # No setting says when a run started: the client asks the clock, which stands at that time meanwhile.
+        with mock.patch.object(time, "time", lambda: clock() - ago_s):
             self._start(settings)
-        if self._times.started_s and self._run.start_time - self._times.started_s > START_TOLERANCE_S:
-            self._warn("W&B's client does not keep the start time of the offline run that this one replaces")
 
     def _start(self, settings: dict[str, Any]) -> None:
         wandb = import_client()
@@ -217,14 +221,8 @@ class WandbTracker:
         self._run.define_metric("K")
         self._run.define_metric("epoch")
         self._run.define_metric("train/*", step_metric="epoch")
-        for name in SWEEP_METRICS + INFERRED_METRICS:
+        for name in _SWEEP_METRICS:
             self._run.define_metric(name, step_metric="K")
-
-    def _forget_failed_start(self) -> None:
-        import wandb
-
-        # W&B's service otherwise says that the run's id is in use.
-        wandb.teardown()
 
     def _send_held(self) -> None:
         for row in self._held:
@@ -234,8 +232,7 @@ class WandbTracker:
     def _log(self, row: Mapping[str, Any]) -> None:
         number, self._n_told = self._n_told, self._n_told + 1
         if number >= self._n_rows_there:
-            logged_s = self._times.rows_s.get(number)
-            told = {**row, "_timestamp": logged_s} if logged_s else dict(row)
+            told = {**row, "_timestamp": self._rows_s[number]} if number in self._rows_s else dict(row)
             self._when_running("log", lambda: self._run.log(told, step=number))
 
     def _when_running(self, what: str, action: Callable[[], None]) -> None:
@@ -282,7 +279,3 @@ def _choices(**choices: Any) -> dict[str, Any]:
         name: None if os.environ.get(variables.get(name, f"WANDB_{name.upper()}")) else value or None
         for name, value in choices.items()
     }
-
-
-def _conforms(tracker: WandbTracker) -> Tracker:
-    return tracker
