@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lab3.engine import SweepPoint
 from lab3.errors import ConfigError
 from lab3.rank import ChannelStats
 from lab3.tracking import Asset, ChannelTable, Tracker, choose_mode, open_tracker
+from lab3.tracking.offline import offline_runs, read_times
 from lab3.training import Epoch
 
 POINTS = [SweepPoint(k, tuple(range(k)), 10 - k, 10, 0.1 * k, 10, (10 - k, 0), k, 0, 10) for k in range(3)]
@@ -110,6 +112,20 @@ def test_a_resumed_offline_run_is_one_complete_run(open_offline: Callable[..., T
     resumed = open_offline(is_resumed=True)
     track(resumed, tmp_path)
     assert [row["K"] for row in history_of(tmp_path) if "K" in row] == [0, 1, 2]
+
+
+def test_a_part_beside_what_was_sent_is_found(open_offline: Callable[..., Tracker], tmp_path: Path) -> None:
+    started_s = time.time() - 3600
+    killed = open_offline(started_s=started_s)
+    killed.log_point(POINTS[0])
+    killed.finish({}, exit_code=1)
+    (sent,) = offline_runs(tmp_path, "run-1")
+    (sent / "run-run-1.wandb.synced").touch()
+    track(open_offline(is_resumed=True, started_s=started_s), tmp_path)
+    found = offline_runs(tmp_path, "run-1")
+    assert len(found) == 2 and found[0] == sent
+    # The epoch has the number of the row that was sent.
+    assert [sorted(read_times([run]).rows_s) for run in found] == [[0], [1, 2, 3, 4, 5]]
 
 
 def test_environment_variables_of_wandb_are_stronger(

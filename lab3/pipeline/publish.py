@@ -116,7 +116,7 @@ def _read_at_rest(address: Address, remote: RemoteRun | None) -> RemoteRun | Non
     for _ in range(_N_READS):
         time.sleep(_PAUSE_S)
         before, remote = remote, read_remote(address)
-        if (before and before.n_lines) == (remote and remote.n_lines):
+        if before == remote:
             break
     return remote
 

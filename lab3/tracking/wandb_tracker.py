@@ -207,7 +207,8 @@ class WandbTracker(Tracker):
         n_rows_there, times = forget_offline_runs(folder, settings["id"], keep_sent=is_resumed)
         self._n_rows_there, self._rows_s = max(self._n_rows_there, n_rows_there), times.rows_s
         clock = time.time
-        ago_s = clock() - (times.started_s or started_s or clock())
+        # Beside what was sent it is a part that starts now: another with that start would be another folder's namesake.
+        ago_s = 0.0 if n_rows_there else clock() - (times.started_s or started_s or clock())
         # No setting says when a run started: the client asks the clock, which stands at that time meanwhile.
         with mock.patch.object(time, "time", lambda: clock() - ago_s):
             self._start(settings)
