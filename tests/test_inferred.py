@@ -170,7 +170,7 @@ def test_points_that_do_not_fit_the_shortcut_are_refused(
     run = Path(shutil.copytree(finished_runs / "toy", tmp_path / "toy"))
     edit_point(run, 2, n_inferred=1, n_audited=0, loss_se=0.0)
     result = invoke("verify", run)
-    assert "journal.jsonl: what was inferred is not told just where the run infers at K=2" in result.stdout
+    assert "journal.jsonl is not what the run wrote" in result.stdout
     (run / "summary.json").unlink()
     assert "K=2 must say what was inferred only where the run infers" in invoke("resume", run).stderr
     edit_point(run, 2, loss_se=None)

@@ -205,7 +205,9 @@ def test_publishing_keeps_the_original_offline_run_with_its_system_metrics(clien
     assert record.read_bytes() == content
 
 
-@pytest.mark.parametrize("damage", ["torn", "killed", "two"])
+@pytest.mark.parametrize(
+    "damage", [pytest.param("torn", marks=pytest.mark.online), "killed", pytest.param("two", marks=pytest.mark.online)]
+)
 def test_an_offline_run_that_is_not_whole_is_rebuilt_with_its_times(client: Client, damage: str) -> None:
     if damage == "killed":
         assert client.stop_in_sweep(signal.SIGKILL, *client.sweep_arguments(), mode="offline") == -signal.SIGKILL

@@ -16,7 +16,7 @@ from lab3.split import split_model
 from tests.random_models import N_CHANNELS, RandomModel, random_model
 from tests.reference import both_classes, literal_sweep
 
-N_GRAPHS = int(os.environ.get("LAB3_GRAPHS", "24"))
+N_GRAPHS = int(os.environ.get("LAB3_GRAPHS", "12"))
 N_IMAGES = 96
 
 
