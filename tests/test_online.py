@@ -187,6 +187,7 @@ def test_an_offline_run_moved_elsewhere_is_published_once(client: Client, server
     client.check_whole()
 
 
+@pytest.mark.online
 def test_publishing_keeps_the_original_offline_run_with_its_system_metrics(client: Client, server: WandbServer) -> None:
     client.sweep(mode="offline")
     (original,) = (client.run / "wandb").glob("offline-run-*-r")
