@@ -3,7 +3,7 @@
     python benchmarks/sweep.py --model vgg16_cifar10_keras2.h5 --data cifar10-test.zip --more-data cifar10-train.zip
 
 writes RESULTS.md and results.json beside this file. The machine should be idle. To try it, `--images 1000 --k 64 --parts
-sweeps honest` measures some of it on fewer images and K (those in the middle), and only prints. The limit of a sweep is the time of the
+sweeps` measures some of it on fewer images and K (those in the middle), and only prints. The limit of a sweep is the time of the
 matrix products behind the mixing layer, of the same shapes. They are timed again and again while the sweep goes on, as
 the machine's speed changes from minute to minute; the mean counts, and their time is not the sweep's.
 """
