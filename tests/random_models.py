@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from tests.reference import shake
+
 N_CHANNELS = 6
 PATTERNS = ("plain", "residual", "concat", "depthwise", "squeeze_excite", "global_pool", "fork", "post_activation")
 HEADS = ("softmax", "logits", "softmax_layer", "sigmoid", "logit")
@@ -73,12 +75,7 @@ def random_model(seed: int) -> RandomModel:
         masked, _, _ = _draw(seed, lambda tensor: Mask()(tensor))
     finally:
         keras.config.set_dtype_policy(before)
-    rng = np.random.default_rng(seed)
-    for weight in model.weights:
-        if weight.path.endswith(("bias", "beta", "moving_mean")):
-            weight.assign(rng.normal(0, 0.3, weight.shape))
-        elif weight.path.endswith(("gamma", "moving_variance")):
-            weight.assign(rng.uniform(0.5, 2, weight.shape))
+    shake(model, seed)
     drawn = RandomModel(model, masked, keras.Model(model.inputs[0], activation), f"{policy}: {description}")
     drawn.share_weights()
     return drawn

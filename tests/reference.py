@@ -115,3 +115,14 @@ def _loss(scores_nl: np.ndarray, labels_n: np.ndarray) -> float:
     else:
         log_nl = scores_nl - np.logaddexp.reduce(scores_nl, axis=1, keepdims=True)
     return float(-log_nl[np.arange(len(labels_n)), labels_n].mean())
+
+
+def shake(model: Any, seed: int = 0) -> Any:
+    """Random biases and normalisation statistics: with Keras's initial ones a wrong constant would not show."""
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        if weight.path.endswith(("bias", "beta", "moving_mean")):
+            weight.assign(rng.normal(0, 0.3, weight.shape))
+        elif weight.path.endswith(("gamma", "moving_variance")):
+            weight.assign(rng.uniform(0.5, 2, weight.shape))
+    return model

@@ -12,8 +12,8 @@ from lab3.backend import to_numpy
 from lab3.errors import ModelError
 from lab3.layers import find_layer, prunable_layers, score_convolutions
 from lab3.split import split_model
-from tests.reference import literal_sweep
-from tests.test_split import fast_sweep, shake
+from tests.reference import literal_sweep, shake
+from tests.test_split import fast_sweep
 
 
 def ending_in(*end: Any, policy: str = "float32") -> Any:

@@ -23,8 +23,8 @@ from lab3.criteria import (
 from lab3.errors import ModelError
 from lab3.scores import score_channels
 from lab3.split import Split, split_model
-from tests.reference import AS_REPORTED
-from tests.test_split import dense, residual, sequential, shake, squeeze_and_excitation, stacked
+from tests.reference import AS_REPORTED, shake
+from tests.test_split import dense, residual, sequential, squeeze_and_excitation, stacked
 
 
 def captured(split: Split, images_nhwc: np.ndarray) -> Capture:

@@ -14,7 +14,8 @@ from lab3.errors import ModelError
 from lab3.rank import PruneStep
 from lab3.selfcheck import SelfCheck, check_split
 from lab3.split import split_model
-from tests.test_split import sequential, shake
+from tests.reference import shake
+from tests.test_split import sequential
 
 STEPS = [PruneStep(k, tuple(range(k))) for k in range(8)]
 

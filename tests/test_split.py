@@ -23,7 +23,7 @@ from lab3.layers import find_layer
 from lab3.model_files import load_model
 from lab3.rank import PruneStep, plan_pruning
 from lab3.split import split_model
-from tests.reference import AS_REPORTED, literal_sweep
+from tests.reference import AS_REPORTED, literal_sweep, shake
 
 
 def fast_sweep(
@@ -49,17 +49,6 @@ def fast_sweep(
     )
     steps = plan_pruning(captured.importance_c, split.pruned_map, schedule, ranking)
     return list(sweep_points(split, captured.features, labels_n, steps, batch_size=batch_size, shortcut=shortcut))
-
-
-def shake(model: Any, seed: int = 0) -> Any:
-    """Random biases and normalisation statistics: with Keras's initial ones a wrong constant would not show."""
-    rng = np.random.default_rng(seed)
-    for weight in model.weights:
-        if weight.path.endswith(("bias", "beta", "moving_mean")):
-            weight.assign(rng.normal(0, 0.3, weight.shape))
-        elif weight.path.endswith(("gamma", "moving_variance")):
-            weight.assign(rng.uniform(0.5, 2, weight.shape))
-    return model
 
 
 def balance(model: Any, images_nhwc: np.ndarray) -> None:
