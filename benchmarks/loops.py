@@ -86,7 +86,7 @@ def measure_analysis(
     plans = []
     for split in splits:
         ks = sorted({round(level / n_levels * split.n_channels) for level in range(n_levels)})
-        plans.append(plan_pruning(filter_l1(split.kernel), np.zeros(split.n_channels), ks, "once"))
+        plans.append(plan_pruning(filter_l1(split.anatomy.kernel), np.zeros(split.n_channels), ks, "once"))
     start = time.perf_counter()
     weights_n = image_weights(len(labels_n), "images", 1)
     captured = capture_layers(splits, images_nhwc, preprocess, weights_n=weights_n, batch_size=250, cache_mb=64)

@@ -45,6 +45,28 @@ class Anatomy:
         return int(self.layer.kernel.shape[-1])
 
     @property
+    def kernel(self) -> np.ndarray:
+        """The layer's, `(..., C)`."""
+        return to_numpy(self.layer.kernel)
+
+    @property
+    def batchnorm_scale_c(self) -> np.ndarray | None:
+        """The scale of the first BatchNormalization behind the layer, `(C,)`; None where there is none."""
+        import keras
+
+        for step in self.parts.channelwise:
+            layer = step.layer
+            has_scale = isinstance(layer, keras.layers.BatchNormalization) and layer.scale
+            if has_scale and layer.gamma.shape[0] == self.n_channels:
+                return to_numpy(layer.gamma)
+        return None
+
+    @property
+    def is_masked(self) -> bool:
+        """True where channels are removed at several places behind the layer."""
+        return self.effect == "remove" and self.parts.boundary is None
+
+    @property
     def output_slots(self) -> tuple[int, ...]:
         """The layer's outputs, one for each call."""
         return tuple(slot for call in self.calls for slot in call.outputs)

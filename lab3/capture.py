@@ -73,7 +73,8 @@ def capture_layers(
     to a temporary file, or nowhere without `keep_features`. `on_progress` is told the number of images done.
     """
     n_images = len(images_nhwc)
-    run_trunks = splits[0].run_trunk if len(splits) == 1 else compile_trunks(splits)
+    trunks = [split.trunk for split in splits]
+    run_trunks = trunks[0].run if len(trunks) == 1 else compile_trunks(trunks)
     collectors = [_Collector(split, n_images, cache_mb if keep_features else None) for split in splits]
     for rows, outputs in map_blocks(lambda block: run_trunks(preprocess(block)), images_nhwc, batch_size):
         for collector in collectors:
@@ -89,7 +90,7 @@ class _Collector:
 
     def __init__(self, split: Split, n_images: int, cache_mb: int | None) -> None:
         self._split, self._n_images, self._cache_mb = split, n_images, cache_mb
-        self.n_outputs = split.n_trunk_outputs
+        self.n_outputs = split.trunk.n_outputs
         self._moments = _MomentSums()
         self._features: tuple[np.ndarray, ...] = ()
 

@@ -48,14 +48,14 @@ def score_channels(
             pruned_c = OF_MOMENTS[criterion](ChannelMoments.of_map(split.pruned_map))
         return Scores(OF_MOMENTS[criterion](captured.moments), pruned_c)
     if criterion in OF_KERNEL:
-        return Scores(OF_KERNEL[criterion](split.kernel), below_all_c)
+        return Scores(OF_KERNEL[criterion](split.anatomy.kernel), below_all_c)
     if criterion == "batchnorm_scale":
-        if split.batchnorm_scale_c is None:
+        if split.anatomy.batchnorm_scale_c is None:
             raise ModelError(
                 f"criterion batchnorm_scale needs a BatchNormalization with a scale behind layer {split.layer_name!r}, "
                 "found none; choose another criterion"
             )
-        return Scores(batchnorm_scale(split.batchnorm_scale_c), below_all_c)
+        return Scores(batchnorm_scale(split.anatomy.batchnorm_scale_c), below_all_c)
     if criterion == "taylor":
         return Scores(_taylor(split, captured.features, labels_n, batch_size, on_block), below_all_c)
     if criterion == "oracle":
@@ -66,9 +66,9 @@ def score_channels(
 def cheap_scores(split: Split, captured: Capture) -> dict[str, np.ndarray]:
     """Every channel's scores `(C,)` by the criteria that take next to no time once the layer is captured."""
     scores = {name: of_moments(captured.moments) for name, of_moments in OF_MOMENTS.items()}
-    scores |= {name: OF_KERNEL[name](split.kernel) for name in ("filter_l1", "filter_l2")}
-    if split.batchnorm_scale_c is not None:
-        scores["batchnorm_scale"] = batchnorm_scale(split.batchnorm_scale_c)
+    scores |= {name: OF_KERNEL[name](split.anatomy.kernel) for name in ("filter_l1", "filter_l2")}
+    if split.anatomy.batchnorm_scale_c is not None:
+        scores["batchnorm_scale"] = batchnorm_scale(split.anatomy.batchnorm_scale_c)
     return scores
 
 
@@ -83,7 +83,7 @@ def _taylor(
     n = len(labels_n)
     size = min(batch_size, n)
     total_c = np.zeros(split.n_channels)
-    if split.loss_gradient is None:
+    if split.head.loss_gradient is None:
         raise ModelError(
             f"criterion taylor needs one place where the channels of layer {split.layer_name!r} are removed, but they "
             "are read at several; choose another criterion, or prune.effect=zero_weights"
@@ -94,7 +94,7 @@ def _taylor(
         filled = (fill_block(each, size) for each in (own, *carried, labels_n[rows]))
         own_block, *others = (to_tensor(each) for each in filled)
         pruned_block = to_tensor(fill_block(pruned, size) if split.pruned_varies else pruned)
-        (gradient,) = split.loss_gradient(own_block, pruned_block, *others)
+        (gradient,) = split.head.loss_gradient(own_block, pruned_block, *others)
         n_rows = rows.stop - rows.start
         change = to_numpy(gradient)[:n_rows].astype(np.float64) * (pruned - own)
         per_channel_nc = change.reshape(n_rows, -1, split.n_channels).sum(axis=1)

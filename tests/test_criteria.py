@@ -126,8 +126,8 @@ def test_taylor_is_the_first_order_change_of_each_images_loss(build: Any, task: 
     units, none_gone, step = np.arange(split.n_units, dtype=np.int32), np.zeros((1, split.n_units), np.float32), 1e-3
 
     def losses(moved: np.ndarray) -> np.ndarray:
-        mixed, change = split.start(moved, pruned, np.zeros(split.n_units, bool), units)
-        (logits,) = split.finish(mixed, change, *carried, units, none_gone)
+        mixed, change = split.head.start(moved, pruned, np.zeros(split.n_units, bool), units)
+        (logits,) = split.head.finish(mixed, change, *carried, units, none_gone)
         logits_nl = np.asarray(logits, np.float64)
         losses_n: np.ndarray = np.logaddexp.reduce(logits_nl, axis=1) - logits_nl[np.arange(len(labels_n)), labels_n]
         return losses_n

@@ -107,9 +107,9 @@ def test_inference_is_inference_wherever_random_layers_stand(images_nhwc: np.nda
     model = shake(keras.Model(inputs, layers.Dense(5)(layers.Dropout(0.5)(layers.GaussianNoise(1.0)(x)))))
     expected_nl = to_numpy(model(images_nhwc, training=False))
     split = split_model(model, "pruned")
-    own, pruned, *carried = (to_numpy(t) for t in split.run_trunk(images_nhwc)[1:])
+    own, pruned, *carried = (to_numpy(t) for t in split.trunk.run(images_nhwc)[1:])
     everything = np.arange(8, dtype=np.int32) if split.reason is None else np.arange(split.n_units, dtype=np.int32)
-    state = split.start(own, pruned, np.zeros(split.n_units, bool), everything)
-    (logits_nl,) = split.finish(*state, *carried, everything, np.zeros((1, len(everything)), np.float32))
+    state = split.head.start(own, pruned, np.zeros(split.n_units, bool), everything)
+    (logits_nl,) = split.head.finish(*state, *carried, everything, np.zeros((1, len(everything)), np.float32))
     np.testing.assert_allclose(to_numpy(logits_nl), expected_nl, rtol=1e-4, atol=1e-5)
     assert check(model, images_nhwc).n_tied == 0

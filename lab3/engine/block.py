@@ -46,8 +46,7 @@ class Block:
         own, pruned, *carried = features
         units_c = np.arange(split.n_units).reshape(-1, split.n_channels)
         pruned_sets = [frozenset(step.pruned_channels) for step in steps]
-        base = pruned_sets[0] if split.reason is None else frozenset()
-        channels = sorted(frozenset().union(*pruned_sets) - base) if split.reason is None else range(split.n_channels)
+        base, channels = split.head.plan(pruned_sets)
         units = units_c[:, list(channels)].ravel()
         gone_ku = np.stack([np.isin(units % split.n_channels, list(gone)) for gone in pruned_sets])
         self._changes_kn = _n_changes(own, pruned, units, gone_ku)
@@ -60,7 +59,7 @@ class Block:
         is_pruned_u = np.isin(np.arange(split.n_units) % split.n_channels, list(base))
         own, *carried = (to_tensor(fill_block(each, image_size)) for each in (own, *carried))
         pruned = to_tensor(fill_block(pruned, image_size) if split.pruned_varies else pruned)
-        self._state = [*split.start(own, pruned, to_tensor(is_pruned_u), self._units), *carried]
+        self._state = [*split.head.start(own, pruned, to_tensor(is_pruned_u), self._units), *carried]
 
     def changed(self, before_p: np.ndarray, after_p: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """True where image `rows[p]` has other features at step `after_p[p]` than at `before_p[p]`, `(P,)`."""
@@ -69,7 +68,7 @@ class Block:
 
     def run_all(self, step: int) -> np.ndarray:
         """The logits of all images at a step, `(n, L)`."""
-        (logits_nl,) = self._split.finish(*self._state, self._units, self._gone_rows[step])
+        (logits_nl,) = self._split.head.finish(*self._state, self._units, self._gone_rows[step])
         return to_numpy(logits_nl)[: self.n]
 
     def run_pairs(self, rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -80,7 +79,7 @@ class Block:
         edges = [*range(0, n_full, min(_N_PAIRS, self._pair_size)), *{n_full, len(rows)}]
         for part in (slice(start, stop) for start, stop in pairwise(sorted(edges))):
             pairs = (to_tensor(fill_pairs(each[part].astype(np.int32), self._pair_size)) for each in (rows, steps))
-            (part_pl,) = self._split.finish_pairs(*pairs, *self._state, self._units, self._gone_ku)
+            (part_pl,) = self._split.head.finish_pairs(*pairs, *self._state, self._units, self._gone_ku)
             logits_pl[part] = to_numpy(part_pl)[: part.stop - part.start]
         return logits_pl
 

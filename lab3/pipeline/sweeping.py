@@ -246,7 +246,7 @@ def _n_that_fit(splits: Sequence[Split], materials: Materials, dataset: Dataset)
     one_image_nhwc = dataset.images_nhwc[:1]
     room = shutil.disk_usage(tempfile.gettempdir()).free / 2
     for number, split in enumerate(splits):
-        _, *kept = split.run_trunk(materials.preprocess(one_image_nhwc))
+        _, *kept = split.trunk.run(materials.preprocess(one_image_nhwc))
         room -= len(dataset) * sum(to_numpy(tensor).nbytes for tensor in kept)
         if room < 0:
             return max(1, number)
