@@ -14,8 +14,8 @@ import pytest
 from click.testing import Result
 
 from lab3.journal import decode_row, encode_row
-from lab3.manifest import signed
-from lab3.rundir import runs_in
+from lab3.manifest import ModelFile, TrainedModel, signed
+from lab3.rundir import RunDir, runs_in
 
 
 @pytest.fixture
@@ -84,6 +84,12 @@ def test_an_intact_run_is_intact(toy: Path, own: Path, invoke: Callable[..., Res
     names = set(json.loads((own / "manifest.json").read_text())["files"])
     written = {path.relative_to(own).as_posix() for path in own.rglob("*") if path.is_file()}
     assert names == written - {"manifest.json"} and {"model.h5", "summary.json", "figures/accuracy_curve.png"} <= names
+
+
+def test_a_manifest_that_is_read_is_written_with_the_same_bytes(toy: Path, own: Path) -> None:
+    for run, kind in ((RunDir(toy), ModelFile), (RunDir(own), TrainedModel)):
+        manifest = run.read_manifest()
+        assert type(manifest.model) is kind and manifest.encode() == run.manifest_json.read_bytes()
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str, str | None]] = {
@@ -176,12 +182,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str | None]] = {
     "a best point": (
         lambda run: edit_json(run / "summary.json", lambda summary: summary["best"].update(k=2)),
         "summary.json",
-        None,
+        "summary.json: best must be {'k': 1, 'n_pruned': 1, 'correct': 4, 'accuracy': 1.0} by the journal, got",
     ),
     "no summary at all": (
         lambda run: (run / "summary.json").write_text("{"),
         "summary.json",
-        None,
+        "summary.json cannot be read (",
     ),
     "a prediction": (
         change_a_prediction,
