@@ -174,7 +174,7 @@ def measure_command(bench: Bench, literal_s: float) -> dict[str, float]:
         start = time.perf_counter()
         run = start_run(config, Session(mode="offline"), out=Path(folder), run_id="bench")
         command_s = time.perf_counter() - start
-        elapsed = run.read_manifest()["elapsed_s"]
+        elapsed = run.read_manifest().elapsed_s or {}
         start = time.perf_counter()
         tracker = open_tracker("offline", Path(folder), "record", warn=print, is_resumed=False)
         started_s = time.perf_counter() - start

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lab3.errors import RunStateError
 from lab3.files import replacing
 from lab3.foreign import sha256_file
+from lab3.reading import reading
 
 
 class Checkpoints:
@@ -32,18 +32,15 @@ class Checkpoints:
         self.sha256s[epoch] = sha256_file(self._path(epoch))
 
     def load(self, model: Any, epoch: int) -> None:
-        """Put the compiled `model` in its state after `epoch`. Raises `RunStateError` if that is not to be had."""
+        """Put the compiled `model` in its state after `epoch`. Raises `RunStateError` if that cannot be read."""
         model.optimizer.build(model.trainable_variables)
         variables, path = _variables(model), self._path(epoch)
-        try:
+        with reading(path):
             if sha256_file(path) != self.sha256s.get(epoch):
                 raise ValueError("it is not what epochs.jsonl says was written")
             with path.open("rb") as file, np.load(file, allow_pickle=False) as states:
                 for variable, name in zip(variables, states.files, strict=True):
                     variable.assign(states[name])
-        except Exception as error:
-            # NumPy lets everything from zipfile, zlib and its own parser through.
-            raise RunStateError(f"{path} cannot be read ({error}); start a new run instead") from error
 
     def keep(self, epochs: Collection[int]) -> None:
         """Remove the files of all other epochs."""

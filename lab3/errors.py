@@ -106,3 +106,12 @@ def first_few(items: Sequence[object]) -> str:
     """
     named = ", ".join(map(str, items[:5])) or "none"
     return f"{named} and {len(items) - 5} more" if len(items) > 5 else named
+
+
+def counted(n: int, unit: str) -> str:
+    """A number as a message has it.
+
+    >>> counted(1, "point"), counted(1200, "epoch")
+    ('1 point', '1,200 epochs')
+    """
+    return f"{n:,} {unit}{'s' * (n != 1)}"

@@ -1,9 +1,11 @@
 """Files that readers and crashes see as they were or as they are to be, never a part."""
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -28,6 +30,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file in one durable step."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def encode_json(values: Mapping[str, Any]) -> bytes:
+    """The content of a JSON file of a run."""
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
 
 
 def fsync_folder(folder: Path) -> None:

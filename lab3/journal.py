@@ -8,15 +8,17 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lab3.errors import RunStateError
 from lab3.files import fsync_folder
+from lab3.reading import differences, reading
 
 Row = dict[str, Any]
+_FORMAT: Row = {"journal": 1}
 
 
 class Journal:
@@ -40,7 +42,7 @@ class Journal:
         self.rows.append(row)
 
     def check_untouched(self) -> None:
-        """Raise `RunStateError` if the file was replaced, cut or added to by anything else, `OSError` if it is gone."""
+        """Raise `RunStateError` if anything else replaced, cut or added to the file, `OSError` if it was removed."""
         here, there = os.fstat(self._descriptor), self.path.stat()
         if not os.path.samestat(here, there) or here.st_size != self._n_bytes:
             raise RunStateError(
@@ -58,13 +60,12 @@ def open_journal(path: Path, header: Mapping[str, Any]) -> Iterator[Journal]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         rows, valid_bytes = _parse(path.read_bytes(), path)
-        if rows:
-            _check_header(rows[0], header, path)
+        check_header(path, rows, header)
         os.ftruncate(descriptor, valid_bytes)
         if not rows:
-            _append_line(descriptor, dict(header))
+            rows = [{**_FORMAT, **header}]
+            _append_line(descriptor, rows[0])
             fsync_folder(path.parent)
-            rows = [dict(header)]
         journal = Journal(path, descriptor, rows)
         yield journal
         journal.check_untouched()
@@ -72,25 +73,25 @@ def open_journal(path: Path, header: Mapping[str, Any]) -> Iterator[Journal]:
         os.close(descriptor)
 
 
+def check_header(path: Path, lines: Sequence[Row], header: Mapping[str, Any]) -> None:
+    """Raise `RunStateError` if the journal at `path`, with these `lines`, was started with another header."""
+    if lines and (changed := differences(lines[0], {**_FORMAT, **header})):
+        raise RunStateError(f"{path} was started with other settings: {'; '.join(changed)}; start a new run instead")
+
+
 def read_journal(path: Path) -> list[Row]:
-    """The points in the journal at `path` in the order they were written, header and torn last line left out."""
-    rows, _ = _parse(path.read_bytes(), path)
-    return rows[1:]
+    """The rows in the journal at `path` in the order they were written, header and torn last line left out."""
+    return read_lines(path)[1:]
 
 
-def read_lines(path: Path, *, is_finished: bool) -> list[Row]:
-    """The header, if it was written, and the points in the journal at `path` in the order they were written.
+def read_lines(path: Path) -> list[Row]:
+    """The header, if it was written, and the rows in the journal at `path`; a torn last line is left out.
 
-    Raises `RunStateError` if a line is damaged; in the journal of a finished run that can be the last one too.
+    Raises `RunStateError` if another line is damaged.
     """
-    content = path.read_bytes()
-    rows, valid_bytes = _parse(content, path)
-    if is_finished and not 0 < valid_bytes == len(content):
-        raise RunStateError(
-            f"{path} must end with a whole line, but behind byte {valid_bytes} of {len(content)} the checksum does not "
-            "fit; delete what is behind it and summary.json, and resume"
-        )
-    return rows
+    with reading(path):
+        rows, _ = _parse(path.read_bytes(), path)
+        return rows
 
 
 def encode_row(row: Mapping[str, Any]) -> bytes:
@@ -100,7 +101,7 @@ def encode_row(row: Mapping[str, Any]) -> bytes:
 
 
 def decode_row(line: bytes) -> Row | None:
-    """The row in one line, None if the line is not whole."""
+    """The row in one line, None if the line is not intact."""
     head, mark, tail = line.rpartition(b',"crc32":"')
     body = head + b"}"
     if not mark or tail != f'{zlib.crc32(body):08x}"}}\n'.encode():
@@ -139,20 +140,3 @@ def _parse(content: bytes, path: Path) -> tuple[list[Row], int]:
         rows.append(row)
         valid_bytes += len(line)
     return rows, valid_bytes
-
-
-def _check_header(found: Row, expected: Mapping[str, Any], path: Path) -> None:
-    then, now = flatten(found), flatten(expected)
-    differences = [
-        f"{key} was {then.get(key)!r}, now {now.get(key)!r}" for key in {**now, **then} if then.get(key) != now.get(key)
-    ]
-    if differences:
-        raise RunStateError(f"{path} was begun with other settings: {'; '.join(differences)}; start a new run instead")
-
-
-def flatten(header: Mapping[str, Any]) -> Row:
-    """The header with the members of its mappings as members of their own."""
-    flat: Row = {}
-    for key, value in header.items():
-        flat.update(value if isinstance(value, dict) else {key: value})
-    return flat

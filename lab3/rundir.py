@@ -1,27 +1,23 @@
 """A run's folder `runs/ID/`: where everything is, and how it is written without ever being half-written."""
 
-import csv
 import fcntl
-import hashlib
-import io
-import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import UnionType
-from typing import Any
 
 from lab3.config import Config, dump_config, load_config
 from lab3.errors import ConfigError, RunLockedError, RunStateError
 from lab3.files import fsync_folder, write_atomically
+from lab3.manifest import Manifest
+from lab3.reading import reading
 
 
 class RunDir:
-    """Paths inside one run's folder, and its small files."""
+    """Paths inside one run's folder, its settings and its manifest."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,85 +51,38 @@ class RunDir:
         except FileNotFoundError:
             raise locked from None
         try:
-            try:
+            is_claimed = False
+            with suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Who had it may have removed the folder.
-                is_there = self.path.exists() and os.path.samestat(os.fstat(descriptor), self.path.stat())
-            except BlockingIOError:
-                is_there = False
-            if not is_there:
+                is_claimed = self.path.exists() and os.path.samestat(os.fstat(descriptor), self.path.stat())
+            if not is_claimed:
                 raise locked
             yield
         finally:
             os.close(descriptor)
 
-    def begin(self, config: Config, manifest: Mapping[str, Any]) -> None:
+    def figure(self, name: str) -> Path:
+        """The picture of this name."""
+        return self.figures / f"{name}.png"
+
+    def start(self, config: Config, manifest: Manifest) -> None:
         """Write what makes the folder a run."""
         write_atomically(self.config_yaml, dump_config(config).encode())
-        self.write_manifest({**manifest, "config": config.model_dump(mode="json")})
+        self.write_manifest(manifest)
 
     def read_config(self) -> Config:
         """The resolved configuration the run was started with."""
         return load_config(self.config_yaml)
 
-    def read_manifest(self) -> dict[str, Any]:
+    def read_manifest(self) -> Manifest:
         """What the run was made with. Raises `RunStateError` if the file is damaged."""
-        try:
-            manifest = dict(json.loads(self.manifest_json.read_text()))
-            if signed(manifest) != manifest:
-                raise ValueError("its checksum does not fit")
-            del manifest["sha256"]
-            _check_manifest(manifest)
-            return manifest
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else error
-            raise RunStateError(f"{self.manifest_json} cannot be read ({reason}); start a new run instead") from error
+        with reading(self.manifest_json):
+            return Manifest.decode(self.manifest_json.read_bytes())
 
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+    def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest with its checksum in one step."""
-        self.write_json(self.manifest_json, signed(manifest))
-
-    def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
-        """Write `values` to a JSON file in one step."""
-        write_atomically(path, encode_json(values))
-
-    def write_csv(self, path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Write a CSV file in one step; the same rows give the same bytes."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-        write_atomically(path, text.getvalue().encode())
-
-
-def signed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest with the SHA-256 of all else in it as its last member."""
-    content = {name: value for name, value in manifest.items() if name != "sha256"}
-    return {**content, "sha256": hashlib.sha256(encode_json(content)).hexdigest()}
-
-
-def _check_manifest(manifest: Mapping[str, Any]) -> None:
-    """Raise `KeyError`, `TypeError` or `ValueError` if something is missing or of another type than lab3 writes."""
-    data, model = manifest["data"], manifest["model"]
-    expected: list[tuple[str, Any, type | UnionType]] = [
-        ("versions", manifest["versions"], dict),
-        ("config", manifest["config"], dict),
-        ("attempts", manifest.get("attempts", []), list),
-        ("files", manifest.get("files", {}), dict),
-        ("model.path", model["path"], str | None),
-        ("model.sha256", model["sha256"], str | None),
-        ("data.test.source", data["test"]["source"], str),
-        ("data.test.sha256", data["test"]["sha256"], str),
-        ("data.test.n_images", data["test"]["n_images"], int),
-    ]
-    if data["train"] is not None:
-        expected += [(f"data.train.{name}", data["train"][name], str) for name in ("source", "sha256")]
-    for name, value, kind in expected:
-        if not isinstance(value, kind):
-            raise TypeError(f"its {name} is {str(value)[:60]!r}")
-    if manifest["kind"] not in ("sweep", "train"):
-        raise ValueError(f"its kind is {str(manifest['kind'])[:60]!r}")
-    datetime.fromisoformat(manifest["created_at"])
+        write_atomically(self.manifest_json, manifest.encode())
 
 
 def new_run_id(name: str) -> str:
@@ -142,7 +91,7 @@ def new_run_id(name: str) -> str:
 
 
 def check_new_run(out: Path, run_id: str) -> None:
-    """Raise `ConfigError` or `RunStateError` if a run of this id cannot be made in `out`; leaves no trace."""
+    """Raise `ConfigError` or `RunStateError` if there is a run of this id in `out`, or there cannot be one."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", run_id):
         raise ConfigError(
             f"a run id must be 1 to 128 letters, digits, '_', '.' or '-', a letter or digit first, got {run_id!r}"
@@ -158,18 +107,11 @@ def check_new_run(out: Path, run_id: str) -> None:
     # A folder without a manifest is another process's that has just claimed it, or was left by one that was killed.
     if path.exists() and not (path.is_dir() and all(_is_of_start(each.name) for each in path.iterdir())):
         raise RunStateError(f"{path} exists already and is no run; choose another --run-id")
-    existing = out.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise ConfigError(f"the output folder must be a folder, but {existing} is a file; choose another --out")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(f"the output folder {out} cannot be written ({existing} is read-only); choose another --out")
 
 
 @contextmanager
 def claim_run(out: Path, run_id: str) -> Iterator[RunDir]:
-    """The folder of a new run in `out`, locked; it is gone again if nothing was begun in it.
+    """The folder of a new run in `out`, locked; it is removed again if nothing was started in it.
 
     Raises as `check_new_run` does, and `RunLockedError` if another process has just claimed it.
     """
@@ -188,7 +130,9 @@ def claim_run(out: Path, run_id: str) -> Iterator[RunDir]:
             yield run
         finally:
             if not run.manifest_json.exists():
-                _remove_empty([run.figures, run.path, *made])
+                for folder in (run.figures, run.path, *made):
+                    with suppress(OSError):
+                        folder.rmdir()
 
 
 def _is_of_start(name: str) -> bool:
@@ -196,23 +140,16 @@ def _is_of_start(name: str) -> bool:
     return name in ("config.yaml", "figures", "experiment.yaml") or name.startswith(".")
 
 
-def _remove_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()
-
-
 def check_plain(path: Path) -> None:
     """Raise `RunStateError` if there is anything in a run's folder but files and folders.
 
-    Through a link lab3 would read or write elsewhere, and a pipe never ends. What is in W&B's folder is its client's.
+    Through a link lab3 would read, write or send another file, and a pipe never ends. What is in W&B's folder is its
+    client's.
     """
-    for entry in path.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            if entry.name != "wandb":
-                check_plain(entry)
-        elif entry.is_symlink() or not entry.is_file():
-            kind = "a link" if entry.is_symlink() else "neither a file nor a folder"
+    for entry in path.rglob("*"):
+        is_plain = not entry.is_symlink() and (entry.is_file() or entry.is_dir())
+        if not is_plain and "wandb" not in entry.relative_to(path).parts[:-1]:
+            kind = "a link" if entry.is_symlink() else "neither"
             raise RunStateError(
                 f"{entry} must be a file or a folder, as lab3 writes them, but is {kind}; "
                 "put the file itself in its place"
@@ -220,7 +157,7 @@ def check_plain(path: Path) -> None:
 
 
 def is_run(path: Path) -> bool:
-    """True if a run was begun in the folder `path`."""
+    """True if a run was started in the folder `path`."""
     return (path / "manifest.json").exists()
 
 
@@ -239,7 +176,7 @@ def open_run(path: Path) -> RunDir:
 def runs_in(path: Path) -> list[Path]:
     """`path` if it is a run's folder, else the runs below it, those of groups too; `[path]` if there are none.
 
-    A folder that has lost one of the two files every run begins with is still one.
+    A folder that has lost one of the two files every run starts with is still one.
     """
 
     def was_run(folder: Path) -> bool:
@@ -249,8 +186,3 @@ def runs_in(path: Path) -> list[Path]:
         return [path]
     below = [[child] if was_run(child) else sorted(child.glob("*")) for child in sorted(path.glob("*"))]
     return [each for folders in below for each in folders if was_run(each)] or [path]
-
-
-def encode_json(values: Mapping[str, Any]) -> bytes:
-    """The content of a JSON file of a run."""
-    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()

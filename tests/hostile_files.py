@@ -1097,7 +1097,7 @@ journal(HEADER + signed(b"{not json}") + _LAST, "line 2 of 3 is damaged", "signe
 journal(HEADER + signed(b'{"a":"\xff"}') + _LAST, "line 2 of 3 is damaged", "signed_line_that_is_no_utf8")
 journal(HEADER + signed(b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}") + _LAST, "line 2 of 3 is damaged", "deep_line")
 journal(HEADER + b"\x00" * 1_000 + b"\n" + _LAST, "line 2 of 3 is damaged", "line_of_zeros")
-journal(HEADER + encode_row({"k": 0}), "a row that is no point of a sweep", "line_without_numbers")
+journal(HEADER + encode_row({"k": 0}), "journal.jsonl cannot be read (", "line_without_numbers")
 for _name, _value in (
     ("k", "0"),
     ("k", -1),
@@ -1106,6 +1106,6 @@ for _name, _value in (
     ("pruned_channels", 3),
     ("class_correct", [[]]),
 ):
-    journal(HEADER + encode_row(POINT | {_name: _value}), "a row that is no point of a sweep", f"{_name}_is_{_value}")
-journal(HEADER + encode_row(POINT | {"more": 1}), "a row that is no point of a sweep", "unknown_number")
-journal(HEADER + encode_row(POINT | {"confusion": 1}), "a row that is no point of a sweep", "confusion_that_is_none")
+    journal(HEADER + encode_row(POINT | {_name: _value}), "journal.jsonl cannot be read (", f"{_name}_is_{_value}")
+journal(HEADER + encode_row(POINT | {"more": 1}), "journal.jsonl cannot be read (", "unknown_number")
+journal(HEADER + encode_row(POINT | {"confusion": 1}), "journal.jsonl cannot be read (", "confusion_that_is_none")

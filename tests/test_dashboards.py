@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from lab3.config import load_config
+from lab3.config import dump_config, load_config
 from lab3.rundir import claim_run
 from lab3.tracking import dashboards
 from tests.wandb_server import ENTITY, Fault, WandbServer
@@ -128,7 +128,8 @@ def push(tmp_path: Path, server: WandbServer) -> Push:
         runs = tmp_path / "runs"
         if run_id is not None and not (runs / run_id).exists():
             with claim_run(runs, run_id) as run:
-                run.begin(load_config(), {})
+                run.config_yaml.write_text(dump_config(load_config()))
+                run.manifest_json.write_text("{}")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
         arguments = [] if run_id is None else [str(runs / run_id)]
         return subprocess.run(

@@ -41,7 +41,7 @@ READ: dict[str, Callable[[Path], Any]] = {
     "model": load_model,
     "data": lambda path: load_dataset(str(path), "test"),
     "config": load_config,
-    "journal": lambda path: points_of_rows(read_journal(path)),
+    "journal": lambda path: points_of_rows(read_journal(path), path),
 }
 EXIT_CODES = {"model": 65, "data": 65, "config": 78, "journal": 78}
 GIGABYTE = 10**9

@@ -174,7 +174,7 @@ def test_points_that_do_not_fit_the_shortcut_are_refused(
     (run / "summary.json").unlink()
     assert "K=2 must say what was inferred only where the run infers" in invoke("resume", run).stderr
     edit_point(run, 2, loss_se=None)
-    assert "must have n_inferred, n_audited and loss_se" in invoke("resume", run).stderr
+    assert "K=2 must have all of n_inferred, n_audited and loss_se, or none" in invoke("resume", run).stderr
 
 
 def test_the_name_of_the_shortcut_before_it_was_called_what_it_is() -> None:

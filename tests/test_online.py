@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -222,8 +223,9 @@ def test_an_offline_run_that_is_not_whole_is_rebuilt_with_its_times(client: Clie
     before = read_times([original])
     # As if that was an hour ago.
     manifest = RunDir(client.run).read_manifest()
-    created_s = datetime.fromisoformat(manifest["created_at"]).timestamp() - 3600
-    RunDir(client.run).write_manifest({**manifest, "created_at": datetime.fromtimestamp(created_s, UTC).isoformat()})
+    created_s = datetime.fromisoformat(manifest.created_at).timestamp() - 3600
+    earlier = replace(manifest, created_at=datetime.fromtimestamp(created_s, UTC).isoformat())
+    RunDir(client.run).write_manifest(earlier)
     # A client that is killed early may have written nothing yet.
     started_s = pytest.approx(created_s if before.started_s is None else before.started_s, abs=3)
     assert before.started_s is not None or damage == "killed"
@@ -293,8 +295,8 @@ def test_model_and_data_come_from_the_server_and_are_linked(client: Client, serv
     fetched = client.folder / "runs" / ".artifacts" / "tester-lab3-net-v0" / "m.h5"
     assert fetched.read_bytes() == (client.folder / "m.h5").read_bytes()
     manifest = RunDir(client.run).read_manifest()
-    assert (manifest["model"]["path"], manifest["model"]["artifact"]) == (str(fetched), "tester/lab3/net:v0")
-    assert manifest["data"]["test"]["artifact"] == "tester/lab3/images:v0"
+    assert (manifest.model.path, manifest.model.artifact) == (str(fetched), "tester/lab3/net:v0")
+    assert manifest.data.test.artifact == "tester/lab3/images:v0"
     used = {server.artifacts[each].name for how, each in server.runs["r"].artifacts if how == "used"}
     assert used == {"net", "images"}
     client.check_whole()

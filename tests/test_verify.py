@@ -1,4 +1,4 @@
-"""A run's folder against its own record: every kind of damage is told in words."""
+"""A run's folder against its own record: every kind of damage is reported in words."""
 
 import json
 import re
@@ -14,7 +14,8 @@ import pytest
 from click.testing import Result
 
 from lab3.journal import decode_row, encode_row
-from lab3.rundir import runs_in, signed
+from lab3.manifest import ModelFile, TrainedModel, signed
+from lab3.rundir import RunDir, runs_in
 
 
 @pytest.fixture
@@ -74,15 +75,21 @@ def swap_channels_in_capture(run: Path) -> None:
     np.savez(run / "capture.npz", **arrays)
 
 
-def test_a_whole_run_is_whole(toy: Path, own: Path, invoke: Callable[..., Result]) -> None:
+def test_an_intact_run_is_intact(toy: Path, own: Path, invoke: Callable[..., Result]) -> None:
     result = invoke("verify", toy, own)
     assert result.exit_code == 0 and result.stdout.splitlines() == [
-        "toy: whole, 4 points, 15 files",
-        "own: whole, 4 points, 16 files",
+        "toy: intact, 4 points, 15 files",
+        "own: intact, 4 points, 16 files",
     ]
     names = set(json.loads((own / "manifest.json").read_text())["files"])
     written = {path.relative_to(own).as_posix() for path in own.rglob("*") if path.is_file()}
     assert names == written - {"manifest.json"} and {"model.h5", "summary.json", "figures/accuracy_curve.png"} <= names
+
+
+def test_a_manifest_that_is_read_is_written_with_the_same_bytes(toy: Path, own: Path) -> None:
+    for run, kind in ((RunDir(toy), ModelFile), (RunDir(own), TrainedModel)):
+        manifest = run.read_manifest()
+        assert type(manifest.model) is kind and manifest.encode() == run.manifest_json.read_bytes()
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str, str | None]] = {
@@ -104,7 +111,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str | None]] = {
     "channels.csv": (
         lambda run: replace(run / "channels.csv", "1,2.0,1,2", "1,2.5,1,2"),
         "channels.csv",
-        "channels.csv line 3 must be '1,2.0,1,2' by journal.jsonl, got '1,2.5,1,2'",
+        "channels.csv line 3 must be '1,2.0,1,2\\n' by the journal, got '1,2.5,1,2\\n'",
     ),
     "a figure": (
         lambda run: (run / "figures" / "accuracy_curve.png").unlink(),
@@ -114,12 +121,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str | None]] = {
     "a doubled line": (
         double_a_line,
         "journal.jsonl",
-        "journal.jsonl must have each K of sweep.schedule once, got 0, 1, 2, 2, 3",
+        "journal.jsonl has points that its sweep cannot have: K=2 must be there once",
     ),
     "a dropped line": (
         drop_a_line,
         "journal.jsonl",
-        "journal.jsonl must have each K of sweep.schedule once, got 0, 2, 3",
+        "journal.jsonl has points that its sweep cannot have: K=1 must be there",
     ),
     "a wrong checksum": (
         lambda run: replace(run / "journal.jsonl", '"correct":3', '"correct":2'),
@@ -129,7 +136,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str | None]] = {
     "a torn end": (
         lambda run: (run / "journal.jsonl").write_bytes((run / "journal.jsonl").read_bytes()[:-9]),
         "journal.jsonl",
-        "journal.jsonl must end with a whole line",
+        "journal.jsonl has points that its sweep cannot have: K=3 must be there",
     ),
     "another record": (
         lambda run: edit_point(run, 2, correct=2),
@@ -149,34 +156,38 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str | None]] = {
     "images that changed": (
         lambda run: edit_point(run, 2, n_changed=3),
         "journal.jsonl",
-        "metrics.csv line 4 must be '2,4,3,0,2,1,2' by journal.jsonl",
+        "metrics.csv line 4 must be '2,4,3,0,2,1,2\\n' by the journal",
     ),
     "other images": (lambda run: edit_point(run, 3, total=5), "journal.jsonl", "results.csv line 5 must be '3,3,2,5,"),
-    "no images": (lambda run: edit_point(run, 3, total=0), "journal.jsonl", "there must be images and a loss"),
+    "no images": (
+        lambda run: edit_point(run, 3, total=0),
+        "journal.jsonl",
+        "K=3 must have images, and no count below 0",
+    ),
     "other channels": (
         lambda run: edit_point(run, 3, pruned_channels=[0, 1, 3]),
         "journal.jsonl",
-        "other channels than capture.npz gives are gone at K=3",
+        "K=3 must have the channels pruned that the ranking gives",
     ),
     "a point of another form": (
         lambda run: edit_point(run, 3, accuracy=0.5),
         "journal.jsonl",
-        "the journal has a row that is no point of a sweep",
+        "journal.jsonl cannot be read (accuracy: Unexpected keyword argument, got 0.5)",
     ),
     "other importances": (
         swap_channels_in_capture,
         "capture.npz",
-        "journal.jsonl: other channels than capture.npz gives are gone at K=1",
+        "K=1 must have the channels pruned that the ranking gives",
     ),
     "a best point": (
         lambda run: edit_json(run / "summary.json", lambda summary: summary["best"].update(k=2)),
         "summary.json",
-        None,
+        "summary.json: best must be {'k': 1, 'n_pruned': 1, 'correct': 4, 'accuracy': 1.0} by the journal, got",
     ),
     "no summary at all": (
         lambda run: (run / "summary.json").write_text("{"),
         "summary.json",
-        None,
+        "summary.json cannot be read (",
     ),
     "a prediction": (
         change_a_prediction,
@@ -191,12 +202,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str | None]] = {
     "settings": (
         lambda run: replace(run / "config.yaml", "bias: zero", "bias: keep"),
         "config.yaml",
-        "journal.jsonl was begun with other settings than config.yaml and manifest.json have: bias",
+        "was started with other settings: prune.bias was 'zero', now 'keep'; put them back",
     ),
     "the seed": (
         lambda run: replace(run / "config.yaml", "seed: 0", "seed: 1"),
         "config.yaml",
-        "journal.jsonl was begun with other settings than config.yaml and manifest.json have: seed",
+        "was started with other settings: seed was 0, now 1; put them back",
     ),
     "no settings": (lambda run: (run / "config.yaml").write_text("name: 3"), "config.yaml", "name: must be"),
 }
@@ -212,7 +223,7 @@ def test_damage_is_seen_by_the_hashes_and_in_tables_by_the_record(
     assert re.search(
         rf"  {name} is (not what the run wrote: SHA-256 [0-9a-f]{{12}} recorded, now|missing)", result.stdout
     )
-    assert "toy: whole" not in result.stdout
+    assert "toy: intact" not in result.stdout
     if message is None:
         return
     assert message in result.stdout
@@ -228,7 +239,7 @@ def test_another_model_in_the_run_is_seen(own: Path, invoke: Callable[..., Resul
     result = invoke("verify", own)
     assert result.exit_code == 65 and result.stdout.startswith("own: 2 problems, 4 points, 16 files\n")
     assert "  model.h5 is not what the run wrote: SHA-256 " in result.stdout
-    assert f"  the model, {own / 'model.h5'}, must be what the run was made with: SHA-256 " in result.stdout
+    assert "  the model must be what the run was started with (SHA-256 " in result.stdout
     (own / "model.h5").unlink()
     assert "  model.h5 is missing" in invoke("verify", own).stdout
 
@@ -247,11 +258,11 @@ def test_files_elsewhere_are_checked_where_they_are(toy: Path, invoke: Callable[
     model.write_bytes(b"another")
     data.mkdir()
     result = invoke("verify", toy)
-    assert result.exit_code == 65 and f"the model, {model}, must be what the run was made with" in result.stdout
+    assert result.exit_code == 65 and "the model must be what the run was started with" in result.stdout
     assert f"  note: the test data are a folder, {data}, which only `lab3 rerun` reads" in result.stdout
 
 
-def test_an_unfinished_run_is_called_so_and_is_whole_after_resuming(toy: Path, invoke: Callable[..., Result]) -> None:
+def test_an_unfinished_run_is_called_so_and_is_intact_after_resuming(toy: Path, invoke: Callable[..., Result]) -> None:
     # As a kill between manifest and summary leaves it, then one in the sweep.
     (toy / "summary.json").unlink()
     result = invoke("verify", toy)
@@ -265,10 +276,10 @@ def test_an_unfinished_run_is_called_so_and_is_whole_after_resuming(toy: Path, i
     (toy / "journal.jsonl").write_bytes(content)
     edit_point(toy, 3, pruned_channels=[])
     result = invoke("verify", toy)
-    assert result.exit_code == 65 and "other channels than capture.npz gives are gone at K=3" in result.stdout
+    assert result.exit_code == 65 and "K=3 must have the channels pruned that the ranking gives" in result.stdout
     (toy / "journal.jsonl").write_bytes(content[: content.rindex(b'{"k":3')])
     assert invoke("resume", toy).exit_code == 0
-    assert invoke("verify", toy).stdout == "toy: whole, 4 points, 15 files\n"
+    assert invoke("verify", toy).stdout == "toy: intact, 4 points, 15 files\n"
 
 
 def test_a_run_that_only_trained(own: Path, invoke: Callable[..., Result]) -> None:
@@ -277,10 +288,10 @@ def test_a_run_that_only_trained(own: Path, invoke: Callable[..., Result]) -> No
     edit_json(own / "manifest.json", lambda manifest: (manifest.update(kind="train"), manifest.pop("files")))
     (own / "summary.json").write_text('{"kept_epoch": 1}')
     result = invoke("verify", own)
-    assert result.exit_code == 0 and result.stdout.startswith("own: whole, 1 epoch, 0 files\n")
+    assert result.exit_code == 0 and result.stdout.startswith("own: intact, 1 epoch, 0 files\n")
     (own / "summary.json").write_text('{"kept_epoch": 2}')
     result = invoke("verify", own)
-    assert result.exit_code == 65 and "summary.json: kept_epoch must be 1, by epochs.csv, got 2" in result.stdout
+    assert result.exit_code == 65 and "summary.json: kept_epoch must be 1 by the journal, got 2" in result.stdout
 
 
 def test_a_folder_of_runs_groups_and_what_is_left_of_a_run(
@@ -295,7 +306,7 @@ def test_a_folder_of_runs_groups_and_what_is_left_of_a_run(
     assert invoke("verify", tmp_path / "runs").exit_code == 0
     (toy / "manifest.json").unlink()
     result = invoke("verify", tmp_path / "runs")
-    assert result.exit_code == 65 and "own: whole" in result.stdout and "manifest.json cannot be read" in result.stdout
+    assert result.exit_code == 65 and "own: intact" in result.stdout and "manifest.json cannot be read" in result.stdout
     assert "1 of 2 runs are not what their record says" in result.stderr
     result = invoke("verify", tmp_path / "nowhere")
     assert result.exit_code == 78 and "nowhere: no such run folder" in result.stderr
@@ -309,4 +320,4 @@ from lab3.cli import main
 main(["verify", {str(toy)!r}], standalone_mode=False)
 print([name for name in ("keras", "tensorflow", "wandb", "matplotlib") if name in sys.modules])"""
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["toy: whole, 4 points, 15 files", "[]"], done.stderr
+    assert done.stdout.splitlines() == ["toy: intact, 4 points, 15 files", "[]"], done.stderr

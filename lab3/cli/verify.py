@@ -34,7 +34,7 @@ def verify_command(runs: tuple[Path, ...]) -> None:
     if n_wrong:
         raise RecordError(
             f"{n_wrong} of {n_runs} runs are not what their record says, see above; put back what changed, or "
-            "delete summary.json and resume the run to have its tables and the sweep's figures made anew"
+            "delete summary.json and resume the run to have its tables and the sweep's figures rebuilt"
         )
     if unfinished:
         raise UnfinishedError(

@@ -1,16 +1,15 @@
 """The recipes: run, train and resume an experiment. The only place that joins the parts."""
 
-from lab3.pipeline.findings import Verified
 from lab3.pipeline.group import Group, is_group, resume_group, start_group, start_over
 from lab3.pipeline.materials import load_configured_model
 from lab3.pipeline.publish import publish_run
-from lab3.pipeline.recipes import Kind, resume_run, start_run
+from lab3.pipeline.recipes import resume_run, start_run
 from lab3.pipeline.rerun import rerun_run
 from lab3.pipeline.session import Session
-from lab3.pipeline.verify import verify_run
+from lab3.pipeline.verify import Verified, verify_run
 from lab3.rundir import is_run
 
 __all__ = [
-    "Group", "Kind", "Session", "Verified", "is_group", "is_run", "load_configured_model",
+    "Group", "Session", "Verified", "is_group", "is_run", "load_configured_model",
     "publish_run", "rerun_run", "resume_group", "resume_run", "start_group", "start_over", "start_run", "verify_run",
 ]  # fmt: skip

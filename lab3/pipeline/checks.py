@@ -1,15 +1,18 @@
-"""What is looked at before a run works: room on the disk; settings, files and versions it was begun with."""
+"""What a run must be: room on the disk; settings, files and versions it was started with; points its sweep can have."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lab3.config import Config
+from lab3.engine import SweepPoint
 from lab3.errors import NoRoomError, RunStateError
 from lab3.foreign import sha256_file
-from lab3.manifest import differing_versions
+from lab3.manifest import Manifest, name_inputs
 from lab3.pipeline.materials import Materials
+from lab3.rank import PruneStep
+from lab3.reading import differences, flatten
 from lab3.rundir import RunDir
 
 # Results do not depend on these: what the network may weigh, what is computed at a time.
@@ -38,70 +41,97 @@ def check_room(run: RunDir, config: Config, materials: Materials) -> None:
         )
 
 
-def check_same_settings(run: RunDir, manifest: Mapping[str, Any], config: Config, *, has_places: bool = False) -> None:
-    """Raise `RunStateError` if `config` would give other results than the configuration the run was begun with.
+def check_same_settings(run: RunDir, manifest: Manifest, config: Config, *, has_places: bool = False) -> None:
+    """Raise `RunStateError` if `config` would give other results than the configuration the run was started with.
 
     Where files are is compared only with `has_places`: their hashes are compared in any case.
     """
-    if differences := changed_settings(manifest, config, has_places=has_places):
+    now = config.model_dump(mode="json")
+    free = _FREE if has_places else _FREE | _PLACES
+    free = free | {name for name, value in flatten(now).items() if str(value).startswith("wandb://")}
+
+    def binding(settings: Mapping[str, Any]) -> dict[str, Any]:
+        named = flatten(settings).items()
+        return {name: value for name, value in named if name not in free and not name.startswith("tracking.")}
+
+    if changed := differences(binding(manifest.config), binding(now)):
         raise RunStateError(
-            f"run {run.path} was begun with other settings: {'; '.join(differences)}; put them back, or start a new run"
+            f"run {run.path} was started with other settings: {'; '.join(changed)}; put them back, or start a new run"
         )
 
 
-def changed_settings(manifest: Mapping[str, Any], config: Config, *, has_places: bool = False) -> list[str]:
-    """Settings that results depend on and that are not those in `manifest`, as `seed was 0, now 1`."""
-    then, now = _flatten(manifest["config"]), _flatten(config.model_dump(mode="json"))
-    free = _FREE | (set() if has_places else _PLACES)
-    return [
-        f"{name} was {then.get(name)!r}, now {now.get(name)!r}"
-        for name in {**now, **then}
-        if then.get(name) != now.get(name)
-        and name not in free
-        and not name.startswith("tracking.")
-        and not str(now.get(name)).startswith("wandb://")
-    ]
+def check_same_versions(run: RunDir, manifest: Manifest, device: str) -> None:
+    """Raise `RunStateError` if other versions would go on with the run than started it."""
+    if changed := manifest.changed_versions(device):
+        raise RunStateError(
+            f"run {run.path} was started with other versions, and its points would not be comparable: "
+            f"{'; '.join(changed)}; install those, or start over beside it with `lab3 resume {run.path} --new`"
+        )
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat.update(_flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
-    return flat
+def input_files(run: RunDir, config: Config, manifest: Manifest) -> dict[str, Path]:
+    """Where the files that the run's numbers come from should be, by the names that `name_inputs` gives."""
+    places = {
+        "model": config.model.path or run.path / f"model.{config.train.format}",
+        "test data": config.data.test,
+        "training data": config.data.train or config.data.test,
+    }
+    recorded = {what for what, (_, sha256) in name_inputs(manifest.model, manifest.data).items() if sha256}
+    named = {what: place for what, place in places.items() if what in recorded and place not in ("digits", "cifar10")}
+    return {what: Path(place) for what, place in named.items()}
 
 
-def check_inputs(run: RunDir, config: Config, manifest: Mapping[str, Any], *, say_where: str) -> None:
-    """Raise `RunStateError` for a changed file before it fails in some other way; what is missing is told later.
-
-    `say_where`: how the user can say where the file is.
-    """
-    for what, (path, recorded) in input_files(run, config, manifest).items():
-        if path.is_file() and what != "train data" and (now := sha256_file(path)) != recorded:
+def check_inputs(manifest: Manifest, found: Mapping[str, tuple[object, str | None]], remedy: str) -> None:
+    """Raise `RunStateError` if one of `found`, as `name_inputs` has them, is not what the run was started with."""
+    for what, (_, recorded) in name_inputs(manifest.model, manifest.data).items():
+        place, now = found.get(what, (None, recorded))
+        if recorded not in (None, now):
             raise RunStateError(
-                f"the {what} must be what {run.path} was made with (SHA-256 {recorded}), got {path} with {now}; "
-                f"put the file back, or say where it is {say_where}"
+                f"the {what} must be what the run was started with (SHA-256 {recorded}), got {now} in {place}; {remedy}"
             )
 
 
-def input_files(run: RunDir, config: Config, manifest: Mapping[str, Any]) -> dict[str, tuple[Path, str]]:
-    """The files the run's numbers come from: where they should be, and the SHA-256 they had."""
-    files = {}
-    if manifest["model"]["sha256"] is not None:
-        trained = run.path / f"model.{config.train.format}"
-        files["model"] = Path(config.model.path) if config.model.path else trained, manifest["model"]["sha256"]
-    sources = {"test": config.data.test, "train": config.data.train or config.data.test}
-    for split in ("test", "train"):
-        facts = manifest["data"][split]
-        if facts is not None and sources[split] not in ("digits", "cifar10"):
-            files[f"{split} data"] = Path(sources[split]), facts["sha256"]
-    return files
+def check_files(run: RunDir, config: Config, manifest: Manifest, remedy: str) -> None:
+    """As `check_inputs`, before a changed file fails in some other way; what is missing is reported later."""
+    files = input_files(run, config, manifest).items()
+    # Training data may not be needed any more.
+    found = {what: (path, sha256_file(path)) for what, path in files if path.is_file() and what != "training data"}
+    check_inputs(manifest, found, remedy)
 
 
-def check_same_versions(run: RunDir, manifest: dict[str, Any], device: str) -> None:
-    """Raise `RunStateError` if other versions would go on with the run than began it."""
-    differences = differing_versions(manifest, device)
-    if differences:
-        raise RunStateError(
-            f"run {run.path} was begun with other versions, and its points would not be comparable: "
-            f"{'; '.join(differences)}; install those, or start over beside it with `lab3 resume {run.path} --new`"
-        )
+def sweep_header(run: RunDir, manifest: Manifest) -> dict[str, Any]:
+    """The header of `journal.jsonl`: all that its points depend on, ranking through the files that it is made from."""
+    ranked_by = {"capture": run.capture_npz, "scores": run.scores_csv}
+    hashes = {name: sha256_file(path) if path.exists() else None for name, path in ranked_by.items()}
+    return {**manifest.identity(), **hashes}
+
+
+def problems_of_points(
+    points: Sequence[SweepPoint],
+    steps: Sequence[PruneStep],
+    *,
+    n_images: int,
+    n_labels: int,
+    infers: bool,
+    is_finished: bool = False,
+) -> list[str]:
+    """What of a journal's points a sweep of `steps` cannot have, as `K=3 must be there once`."""
+    pruned = {step.k: step.pruned_channels for step in steps}
+    missing = pruned.keys() - {point.k for point in points} if is_finished else set()
+    problems = [f"K={k} must be there" for k in sorted(missing)]
+    seen: set[int] = set()
+    for point in points:
+        rules = {
+            "be of the schedule": point.k in pruned,
+            "be there once": point.k not in seen,
+            "have the channels pruned that the ranking gives": point.pruned_channels == pruned.get(point.k),
+            f"be of {n_images} images": point.total == n_images,
+            "be right for as many images as its classes": point.correct == sum(point.class_correct) <= point.total,
+            "say what was inferred only where the run infers": point.is_inferred == infers,
+            f"have {n_labels} classes": len(point.class_correct) == n_labels,
+            "have a confusion matrix of its classes": point.confusion is None
+            or {len(point.confusion), *map(len, point.confusion)} == {n_labels},
+        }
+        problems += [f"K={point.k} must {rule}" for rule, is_kept in rules.items() if not is_kept]
+        seen.add(point.k)
+    return problems

@@ -1,18 +1,18 @@
 """Two runs of the same experiment, point by point."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from lab3 import readers
 from lab3.engine import SweepPoint
 from lab3.errors import first_few
+from lab3.manifest import Kind
 from lab3.rundir import RunDir
 from lab3.training import Epoch
 
-_COUNTS = ("correct", "total", "top5_correct", "n_changed", "n_tied", "n_inferred", "n_audited")
+_NO_RESULTS = ("k", "n_run")
 
 
 @dataclass(frozen=True)
@@ -25,80 +25,65 @@ class Comparison:
     remarks: list[str]
 
 
-def compare_runs(before: RunDir, after: RunDir) -> Comparison:
-    """The points of two runs bit for bit; the epochs if they only trained."""
-    if before.read_manifest()["kind"] == "train":
-        epochs, epochs_now = readers.read_epochs(before), readers.read_epochs(after)
-        return Comparison(max(len(epochs), len(epochs_now)), "epochs", _compare_epochs(epochs, epochs_now), [])
+def compare_runs(before: RunDir, after: RunDir, kind: Kind) -> Comparison:
+    """The points of two runs bit for bit; the epochs where `kind` is `train`."""
+    if kind == "train":
+        epochs = [{epoch.epoch: epoch for epoch in readers.read_epochs(run)} for run in (before, after)]
+        lines = [f"epoch {number}: {line}" for number, line in _lines((before, after), epochs, {})]
+        return Comparison(len(epochs[0].keys() | epochs[1].keys()), "epochs", lines, [])
     points = [{point.k: point for point in readers.read_points(run)} for run in (before, after)]
-    n_predicted = _count_predicted_otherwise(before, after)
-    differences = []
-    for k in sorted({*points[0], *points[1]}):
-        first, second = (each.get(k) for each in points)
-        if first is None or second is None:
-            differences.append(f"K={k}: only in {after.path if first is None else before.path}")
+    lines = [f"K={k}: {line}" for k, line in _lines((before, after), points, _count_predicted_otherwise(before, after))]
+    n_other = sum(points[0][k].n_run != points[1][k].n_run for k in points[0].keys() & points[1].keys())
+    remarks = [f"at {n_other} K another number of images was run"] if n_other else []
+    remarks += _compare_importance(before, after)
+    return Comparison(len(points[0].keys() | points[1].keys()), "points", lines, remarks)
+
+
+def _lines(
+    runs: tuple[RunDir, RunDir], results: Sequence[Mapping[int, SweepPoint | Epoch]], n_predicted: Mapping[int, int]
+) -> Iterator[tuple[int, str]]:
+    then, now = results
+    for number in sorted(then.keys() | now.keys()):
+        if number not in then or number not in now:
+            yield number, f"only in {runs[number not in then].path}"
             continue
-        parts = list(_compare_points(first, second))
-        if n_predicted.get(k):
-            parts.append(f"{n_predicted[k]} images predicted otherwise")
+        parts = list(_changes(then[number], now[number]))
+        if n_images := n_predicted.get(number):
+            parts.append(f"{n_images} images predicted otherwise")
         if parts:
-            differences.append(f"K={k}: {', '.join(parts)}")
-    n_points = len({*points[0], *points[1]})
-    return Comparison(n_points, "points", differences, [*_compare_work(*points), *_compare_importance(before, after)])
+            yield number, ", ".join(parts)
 
 
-def _compare_points(before: SweepPoint, after: SweepPoint) -> Iterator[str]:
-    gone, gone_now = set(before.pruned_channels), set(after.pruned_channels)
-    if gone != gone_now:
-        yield f"pruned channels {first_few(sorted(gone - gone_now))} -> {first_few(sorted(gone_now - gone))}"
-    for name in _COUNTS:
+def _changes(before: SweepPoint | Epoch, after: SweepPoint | Epoch) -> Iterator[str]:
+    for name in (field.name for field in fields(before)):
         then, now = getattr(before, name), getattr(after, name)
-        if then != now:
-            yield f"{name} {then} -> {now} ({(now or 0) - (then or 0):+d})"
-    if before.class_correct != after.class_correct:
-        yield f"class_correct in {_n_differing(before.class_correct, after.class_correct)} classes"
-    if before.confusion != after.confusion:
-        flat = [[n for row in point.confusion or () for n in row] for point in (before, after)]
-        yield f"confusion in {_n_differing(*flat)} cells"
-    if before.loss != after.loss:
-        yield f"loss {before.loss:.6f} -> {after.loss:.6f} ({after.loss - before.loss:+.1e})"
-    if before.loss_se != after.loss_se:
-        yield f"loss_se {before.loss_se} -> {after.loss_se}"
-
-
-def _compare_work(before: dict[int, SweepPoint], after: dict[int, SweepPoint]) -> Iterator[str]:
-    other = [k for k in before if k in after and before[k].n_run != after[k].n_run]
-    if other:
-        yield f"at {len(other)} K another number of images was run"
+        if then == now or name in _NO_RESULTS:
+            continue
+        if name == "pruned_channels":
+            lost, added = sorted(set(then) - set(now)), sorted(set(now) - set(then))
+            yield f"pruned channels {first_few(lost)} -> {first_few(added)}"
+        elif isinstance(then, tuple) and isinstance(now, tuple):
+            flat = [[n for row in each for n in (row if isinstance(row, tuple) else (row,))] for each in (then, now)]
+            yield f"{name} in {_n_differing(*flat)} places"
+        else:
+            yield f"{name} {then} -> {now}" + ("" if None in (then, now) else f" ({now - then:+g})")
 
 
 def _compare_importance(before: RunDir, after: RunDir) -> Iterator[str]:
-    importance_c, importance_now_c = (readers.read_capture(run)[1].importance_c for run in (before, after))
-    if importance_c.shape != importance_now_c.shape:
-        yield f"{len(importance_c)} channels, now {len(importance_now_c)}"
-    elif n_other := int((importance_c != importance_now_c).sum()):
-        most = float(np.abs(importance_c - importance_now_c).max())
-        yield f"importance differs for {n_other} of {len(importance_c)} channels, by {most:.1e} at most"
-
-
-def _compare_epochs(before: Sequence[Epoch], after: Sequence[Epoch]) -> list[str]:
-    differences = []
-    for number, (then, now) in enumerate(zip_longest(before, after), start=1):
-        if then is None or now is None:
-            differences.append(f"epoch {number}: only {'after' if then is None else 'before'}")
-        elif then != now:
-            told = f"loss {then.loss} -> {now.loss}, accuracy {then.accuracy} -> {now.accuracy}"
-            differences.append(f"epoch {number}: {told}")
-    return differences
+    then_c, now_c = (readers.read_capture(run)[1].importance_c for run in (before, after))
+    if then_c.shape != now_c.shape:
+        yield f"{len(then_c)} channels, now {len(now_c)}"
+    elif n_other := int((then_c != now_c).sum()):
+        largest = float(np.abs(then_c - now_c).max())
+        yield f"importance differs for {n_other} of {len(then_c)} channels, by {largest:.1e} at most"
 
 
 def _count_predicted_otherwise(before: RunDir, after: RunDir) -> dict[int, int]:
     """By K, where both runs kept their predictions."""
     if not (before.predictions_npz.exists() and after.predictions_npz.exists()):
         return {}
-    (ks, predicted_kn, _), (ks_now, now_kn, _) = (readers.read_predictions(run) for run in (before, after))
-    then, now = dict(zip(ks, predicted_kn, strict=True)), dict(zip(ks_now, now_kn, strict=True))
-    return {k: _n_differing(then[k], now[k]) for k in ks if k in now}
+    then, now = (readers.read_predictions(run) for run in (before, after))
+    return {k: _n_differing(then[k], now[k]) for k in then.keys() & now.keys()}
 
 
 def _n_differing(before: Sequence[int] | np.ndarray, after: Sequence[int] | np.ndarray) -> int:

@@ -3,25 +3,26 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count, product
 from pathlib import Path
-from typing import get_args
 
 from lab3 import outputs
 from lab3.backend import load_backend
 from lab3.config import Config, dump_config, load_config
 from lab3.criteria import Criterion
-from lab3.errors import ConfigError, RunStateError, StoppedError
-from lab3.files import write_atomically
+from lab3.errors import ConfigError, StoppedError
+from lab3.files import encode_json, write_atomically
 from lab3.graph import list_layers
 from lab3.layers import find_layer, prunable_layers
+from lab3.manifest import Kind
 from lab3.pipeline.checks import check_same_versions
 from lab3.pipeline.materials import fetch_inputs, load_configured_model, load_materials
-from lab3.pipeline.recipes import Kind, resume_run, start_run, with_absolute_paths
+from lab3.pipeline.recipes import resume_run, start_run, with_absolute_paths
 from lab3.pipeline.session import Session, with_settings
 from lab3.pipeline.stopping import saying_what_is_kept
-from lab3.rundir import RunDir, check_plain, claim_run, encode_json, new_run_id, open_run
+from lab3.reading import parse, reading
+from lab3.rundir import RunDir, check_plain, claim_run, new_run_id, open_run
 from lab3.schedule import parse_schedule
 
 Layer = str | int
@@ -37,34 +38,34 @@ class Group:
 
 
 @dataclass(frozen=True)
+class _Choices:
+    """The content of `group.json`: some layers, by index, and criteria."""
+
+    layers: tuple[int, ...]
+    criteria: tuple[Criterion, ...]
+    artifacts: dict[str, str]  # names of W&B artifacts by the path they were fetched to
+
+
+@dataclass(frozen=True)
 class _Plan:
-    """What a group does, kept in its folder: an experiment for each of some layers, by index, and criteria."""
+    """What a group does, kept in its folder: an experiment for each of its layers and criteria."""
 
     config: Config
-    layers: tuple[int, ...]
-    criteria: tuple[str, ...]
-    artifacts: dict[str, str]  # names of W&B artifacts by the path they were fetched to
+    choices: _Choices
 
     def write(self, path: Path) -> None:
         write_atomically(path / _EXPERIMENT_YAML, dump_config(self.config).encode())
-        choices = {"layers": self.layers, "criteria": self.criteria, "artifacts": self.artifacts}
-        write_atomically(path / _GROUP_JSON, encode_json(choices))
+        write_atomically(path / _GROUP_JSON, encode_json(asdict(self.choices)))
 
     @staticmethod
     def read(path: Path) -> "_Plan":
         """Raises `RunStateError` if the folder is no group's."""
         file = path / _GROUP_JSON
-        try:
-            choices = json.loads(file.read_text())
-            layers, criteria = (tuple(choices[name]) for name in ("layers", "criteria"))
-            artifacts = dict(choices["artifacts"])
-            if not layers or not criteria or not all(type(layer) is int for layer in layers):
+        with reading(file):
+            [choices] = parse(_Choices, [json.loads(file.read_text())])
+            if not choices.layers or not choices.criteria:
                 raise ValueError("it must have indices of layers and names of criteria")
-            if unknown := set(criteria) - set(get_args(Criterion)):
-                raise ValueError(f"there is no criterion {', '.join(map(str, unknown))}")
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise RunStateError(f"{file} cannot be read ({error}); start a new run instead") from error
-        return _Plan(load_config(path / _EXPERIMENT_YAML), layers, criteria, artifacts)
+        return _Plan(load_config(path / _EXPERIMENT_YAML), choices)
 
 
 def is_group(path: Path) -> bool:
@@ -75,7 +76,7 @@ def is_group(path: Path) -> bool:
 def start_group(
     config: Config,
     layers: Sequence[Layer],
-    criteria: Sequence[str],
+    criteria: Sequence[Criterion],
     session: Session,
     *,
     out: Path = Path("runs"),
@@ -94,10 +95,11 @@ def start_group(
             load_backend(session.device)
             indices = _layer_indices(config, layers, session)
             artifacts = session.shared.get(("artifacts",), {})
-            plan = _Plan(config, tuple(indices), tuple(criteria or [config.prune.criterion]), artifacts)
+            chosen = tuple(criteria or [config.prune.criterion])
+            plan = _Plan(config, _Choices(tuple(indices), chosen, artifacts))
             # What does not fit together shows before anything is written.
             with session.progress.stoppable():
-                first = _config_of(config, indices[0], plan.criteria[0], (), "")
+                first = _config_of(config, indices[0], chosen[0], (), "")
                 load_materials(first, config.model.path, session)
         plan.write(folder.path)
         return _work(plan, folder.path, session)
@@ -122,15 +124,15 @@ def start_over(path: Path, session: Session) -> RunDir | Group:
     run_id = next(new for number in count(2) if not (out / (new := f"{name}-{number}")).exists())
     if is_group(path):
         plan = _Plan.read(path)
-        return start_group(plan.config, plan.layers, plan.criteria, session, out=out, run_id=run_id)
+        return start_group(plan.config, plan.choices.layers, plan.choices.criteria, session, out=out, run_id=run_id)
     run = open_run(path)
-    return start_run(run.read_config(), session, kind=run.read_manifest()["kind"], out=out, run_id=run_id)
+    return start_run(run.read_config(), session, kind=run.read_manifest().kind, out=out, run_id=run_id)
 
 
 def _work(plan: _Plan, path: Path, session: Session) -> Group:
     """Every run of the group that is not finished, then the comparison."""
-    session.shared["layers",], session.shared["artifacts",] = plan.layers, plan.artifacts
-    group_id, config = path.absolute().name, plan.config
+    choices, config, group_id = plan.choices, plan.config, path.absolute().name
+    session.shared["layers",], session.shared["artifacts",] = choices.layers, choices.artifacts
     first: RunDir | None = None
 
     def run_one(config: Config, name: str, kind: Kind = "sweep") -> RunDir:
@@ -154,9 +156,9 @@ def _work(plan: _Plan, path: Path, session: Session) -> Group:
         config = with_settings(config, model={"path": str(trained.path / f"model.{config.train.format}")})
     model_layers = list_layers(load_configured_model(config, config.model.path, session))
     runs = {}
-    for index, criterion in product(plan.layers, plan.criteria):
+    for index, criterion in product(choices.layers, choices.criteria):
         layer = model_layers[index]
-        parts = ((_plain(layer.name, index), len(plan.layers) > 1), (criterion, len(plan.criteria) > 1))
+        parts = ((_plain(layer.name, index), len(choices.layers) > 1), (criterion, len(choices.criteria) > 1))
         label = "-".join(part for part, many in parts if many) or parts[0][0]
         # A K drawn for one layer can be more than another has.
         swept = parse_schedule(config.sweep.schedule, layer.kernel.shape[-1])
@@ -167,7 +169,7 @@ def _work(plan: _Plan, path: Path, session: Session) -> Group:
 
 
 def _plain(name: str, index: int) -> str:
-    """A layer's name as part of a run id: where it has other letters than those may have, with its index."""
+    """A layer's name as part of a run id: where it has other characters than those may have, with its index."""
     plain = re.sub("[^A-Za-z0-9_.-]", "_", name)[:40]
     return plain if plain == name else f"{plain}-{index}"
 

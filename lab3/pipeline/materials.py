@@ -10,8 +10,9 @@ from lab3.architectures import build_model
 from lab3.backend import load_backend
 from lab3.config import Config
 from lab3.data import Dataset, Split, check_dataset, load_dataset
-from lab3.errors import ConfigError, DataError, RunStateError
+from lab3.errors import ConfigError, DataError
 from lab3.foreign import sha256_file
+from lab3.manifest import Manifest, ModelFile, Source, Sources
 from lab3.model_files import load_model
 from lab3.pipeline.session import Session, with_settings
 from lab3.preprocess import Preprocessing
@@ -89,33 +90,25 @@ class Materials:
     scored_on: Dataset
     shared: dict[tuple[Any, ...], Any]
 
-    @property
-    def model_sha256(self) -> str | None:
-        """Of the model's file; None before there is one."""
-        return sha256_file(self.model_path) if self.model_path else None
+    def sources(self) -> tuple[ModelFile, Sources]:
+        """Model and data as the manifest names them."""
+        artifacts = self.shared.get(("artifacts",), {})
+        path = str(self.model_path) if self.model_path else None
+        model = ModelFile(path, sha256_file(self.model_path) if self.model_path else None, artifacts.get(path))
 
-    def check_unchanged(self, manifest: dict[str, Any]) -> None:
-        """Raise `RunStateError` if a file is not what the manifest says the run was started with."""
-        hashes = [
-            ("model", manifest["model"]["sha256"], self.model_sha256),
-            ("test data", manifest["data"]["test"]["sha256"], self.test.sha256),
-        ]
-        if self.train is not None and manifest["data"]["train"] is not None:
-            hashes.append(("training data", manifest["data"]["train"]["sha256"], self.train.sha256))
-        for what, expected, found in hashes:
-            if expected is not None and expected != found:
-                raise RunStateError(
-                    f"the {what} must be what the run was started with (SHA-256 {expected}), got {found}; "
-                    "put the file back, or start a new run"
-                )
+        def describe(images: Dataset) -> Source:
+            return Source(images.source, images.sha256, len(images), artifacts.get(images.source))
+
+        return model, Sources(describe(self.test), None if self.train is None else describe(self.train))
 
 
 @dataclass(frozen=True)
 class Work:
-    """A run that is worked on: its folder and settings, what it works on, and who is told."""
+    """A run that is worked on: its folder and settings, what it works on, and what logs it."""
 
     run: RunDir
     config: Config
+    manifest: Manifest
     materials: Materials
     tracker: Tracker
     progress: Progress

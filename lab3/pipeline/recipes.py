@@ -3,12 +3,14 @@
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lab3.config import Config
 from lab3.errors import RunStateError, StoppedError
-from lab3.manifest import hash_files, make_manifest, now
-from lab3.pipeline.checks import check_inputs, check_room, check_same_settings, check_same_versions
+from lab3.files import encode_json, write_atomically
+from lab3.foreign import sha256_file
+from lab3.manifest import Kind, Manifest, TrainedModel, hash_files, make_manifest, name_inputs, now
+from lab3.pipeline.checks import check_files, check_inputs, check_room, check_same_settings, check_same_versions
 from lab3.pipeline.materials import Materials, Work, fetch_inputs, load_materials
 from lab3.pipeline.record import flatten_summary, tell_inputs, tell_results, tell_training, tracker_settings
 from lab3.pipeline.session import Session, with_settings
@@ -16,11 +18,11 @@ from lab3.pipeline.stopping import saying_what_is_kept
 from lab3.pipeline.sweeping import sweep_network
 from lab3.pipeline.training import summarise_training, train_network
 from lab3.progress import Progress
-from lab3.rundir import RunDir, claim_run, encode_json, new_run_id, open_run
+from lab3.rundir import RunDir, claim_run, new_run_id, open_run
 from lab3.timing import timed
 from lab3.tracking import Mode, open_tracker, tracking_folder
 
-Kind = Literal["sweep", "train"]
+_REMEDY = "put the file back, or start a new run"
 
 
 def start_run(
@@ -30,7 +32,7 @@ def start_run(
     kind: Kind = "sweep",
     out: Path = Path("runs"),
     run_id: str | None = None,
-    repeats: dict[str, Any] | None = None,
+    repeats: Manifest | None = None,
 ) -> RunDir:
     """Train if the experiment has no model file, sweep unless `kind` is `train`; returns the run's folder.
 
@@ -46,20 +48,13 @@ def start_run(
             config = with_settings(config, model={"path": None, "sha256": None})
         with session.progress.stoppable():
             materials = load_materials(config, config.model.path, session)
+        model, data = materials.sources()
         if repeats is not None:
-            materials.check_unchanged(repeats)
+            check_inputs(repeats, name_inputs(model, data), _REMEDY)
         check_room(run, config, materials)
-        manifest = make_manifest(
-            kind=kind,
-            seed=config.seed,
-            device=materials.device,
-            model=materials.model_path,
-            test=materials.test,
-            train=materials.train,
-            artifacts=session.shared.get(("artifacts",), {}),
-        )
-        run.begin(config, manifest)
-        return _work(run, config, materials, mode, session.progress, is_resumed=False)
+        manifest = make_manifest(kind, config.model_dump(mode="json"), materials.device, model, data)
+        run.start(config, manifest)
+        return _work(run, config, manifest, materials, mode, session.progress, is_resumed=False)
 
 
 def resume_run(path: Path, session: Session, *, asked: Config | None = None) -> RunDir:
@@ -78,8 +73,8 @@ def resume_run(path: Path, session: Session, *, asked: Config | None = None) -> 
         if run.is_finished:
             session.progress.say(f"run {run.path} is finished; nothing is left to do")
             return run
-        check_inputs(run, config, manifest, say_where=f"in {run.config_yaml}")
-        n_attempts, limit = len(manifest.get("attempts", ())), session.max_attempts
+        check_files(run, config, manifest, f"put the file back, or say where it is in {run.config_yaml}")
+        n_attempts, limit = len(manifest.attempts), session.max_attempts
         if limit is not None and n_attempts >= limit:
             raise RunStateError(
                 f"run {run.path} has been started {n_attempts} times and may be {limit} times; find out why it "
@@ -90,19 +85,26 @@ def resume_run(path: Path, session: Session, *, asked: Config | None = None) -> 
         trained = run.path / f"model.{config.train.format}"
         with session.progress.stoppable():
             materials = load_materials(config, str(trained) if trained.exists() else config.model.path, session)
-        materials.check_unchanged(manifest)
+        check_inputs(manifest, name_inputs(*materials.sources()), _REMEDY)
         check_same_versions(run, manifest, materials.device)
         check_room(run, config, materials)
-        return _work(run, config, materials, mode, session.progress, is_resumed=True)
+        manifest = replace(manifest, attempts=(*manifest.attempts, now()))
+        run.write_manifest(manifest)
+        return _work(run, config, manifest, materials, mode, session.progress, is_resumed=True)
 
 
 def _work(
-    run: RunDir, config: Config, materials: Materials, mode: Mode, progress: Progress, *, is_resumed: bool
+    run: RunDir,
+    config: Config,
+    manifest: Manifest,
+    materials: Materials,
+    mode: Mode,
+    progress: Progress,
+    *,
+    is_resumed: bool,
 ) -> RunDir:
-    manifest = run.read_manifest()
     # Also when the run goes on: an empty folder can be lost with the power.
     run.figures.mkdir(exist_ok=True)
-    run.write_manifest(manifest | {"attempts": [*manifest.get("attempts", ()), now()]})
     # It can wait for a server.
     with progress.stoppable():
         tracker = open_tracker(
@@ -117,7 +119,7 @@ def _work(
             **tracker_settings(run, config),
         )
     try:
-        summary = _compute(Work(run, config, materials, tracker, progress))
+        summary = _compute(Work(run, config, manifest, materials, tracker, progress))
     except BaseException as error:
         is_stopped = isinstance(error, StoppedError)
         tracker.finish({}, error.exit_code if isinstance(error, StoppedError) else 1, is_preempted=is_stopped)
@@ -132,35 +134,39 @@ def _work(
 
 def _compute(work: Work) -> dict[str, Any]:
     """All that is missing of the run; returns the content of `summary.json`."""
-    run, tracker, manifest, elapsed = work.run, work.tracker, work.run.read_manifest(), dict[str, float]()
+    run, tracker, elapsed = work.run, work.tracker, dict[str, float]()
     tell_training(run, tracker)
     if work.materials.model_path is None:
         with timed(elapsed, "train_s"):
             work = replace(work, materials=train_network(work))
-    if manifest["model"]["sha256"] is None:
-        manifest["model"] = {"path": str(work.materials.model_path), "sha256": work.materials.model_sha256}
-        run.write_manifest(manifest)
+    if work.manifest.model.sha256 is None:
+        path = run.path / f"model.{work.config.train.format}"
+        model = TrainedModel(str(path), sha256_file(path))
+        work = replace(work, manifest=replace(work.manifest, model=model))
+        run.write_manifest(work.manifest)
     tell_inputs(run, work.config, tracker)
-    summary = summarise_training(work) if manifest["kind"] == "train" else sweep_network(work, elapsed)
+    summary = summarise_training(work) if work.manifest.kind == "train" else sweep_network(work, elapsed)
     summary = {"run_id": run.run_id, **summary}
-    _finish(run, work.config, manifest | {"finished_at": now(), "elapsed_s": elapsed}, summary)
+    _finish(work, replace(work.manifest, finished_at=now(), elapsed_s=elapsed), summary)
     tell_results(run, tracker)
     return summary
 
 
-def _finish(run: RunDir, config: Config, manifest: dict[str, Any], summary: dict[str, Any]) -> None:
+def _finish(work: Work, manifest: Manifest, summary: dict[str, Any]) -> None:
     """Write the manifest with the SHA-256 of every file by name, then `summary.json`, which ends the run.
 
     The summary is hashed before it is there: a finished run always has hashes, and all of them. Raises `RunStateError`
-    if the folder's configuration is no longer `config`.
+    if the folder's configuration is no longer the one that the run worked with.
     """
-    if run.read_config() != config:
+    run = work.run
+    if run.read_config() != work.config:
         raise RunStateError(
             f"{run.config_yaml} was changed while the run worked; put back what it was, and `lab3 resume {run.path}`"
         )
-    summed = sha256(encode_json(summary)).hexdigest()
-    run.write_manifest({**manifest, "files": {**hash_files(run.path), run.summary_json.name: summed}})
-    run.write_json(run.summary_json, summary)
+    content = encode_json(summary)
+    files = {**hash_files(run.path), run.summary_json.name: sha256(content).hexdigest()}
+    run.write_manifest(replace(manifest, files=files))
+    write_atomically(run.summary_json, content)
 
 
 def with_absolute_paths(config: Config) -> Config:

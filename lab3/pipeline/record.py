@@ -1,6 +1,7 @@
 """Tell a tracker what a run's folder holds: all of it, or the parts that a running sweep tells as they come."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,13 @@ def tracker_settings(run: RunDir, config: Config) -> dict[str, Any]:
     """What a tracker says of the run as a whole."""
     tracking, manifest = config.tracking, run.read_manifest()
     # Hashes of the files come at the end; W&B's artifacts have their own.
-    told = {name: manifest[name] for name in manifest if name not in ("config", "files")}
+    told = {name: value for name, value in manifest.as_json().items() if name not in ("config", "files")}
     return {
-        "started_s": datetime.fromisoformat(manifest["created_at"]).timestamp(),
+        "started_s": datetime.fromisoformat(manifest.created_at).timestamp(),
         "project": tracking.project,
         "entity": tracking.entity,
         "group": tracking.group,
-        "job_type": manifest["kind"],
+        "job_type": manifest.kind,
         "notes": tracking.notes,
         "tags": tracking.tags,
         "config": {**config.model_dump(), "manifest": told},
@@ -59,7 +60,7 @@ def tell_training(run: RunDir, tracker: Tracker) -> None:
 def tell_inputs(run: RunDir, config: Config, tracker: Tracker) -> None:
     """What the run was made from; the model too if the run has trained it."""
     manifest = run.read_manifest()
-    for split, facts in manifest["data"].items():
+    for split, facts in asdict(manifest.data).items():
         if facts is not None:
             source = facts["source"]
             name = f"dataset-{_plain(Path(source).stem)}-{split}"
@@ -68,16 +69,16 @@ def tell_inputs(run: RunDir, config: Config, tracker: Tracker) -> None:
             told = {"split": split, **facts, "source": Path(source).name}
             artifact = told.pop("artifact", None)
             tracker.log_asset(Asset("input", "dataset", name, told, reference=reference, artifact=artifact))
-    model = manifest["model"]
-    if model["sha256"] is None or not config.tracking.log.model:
+    model = manifest.model
+    if model.path is None or not config.tracking.log.model:
         return
-    path = Path(model["path"])
+    path = Path(model.path)
     if config.model.path is not None:
-        told = {"sha256": model["sha256"], "file": path.name}
-        name, artifact = f"model-{_plain(path.stem)}", model.get("artifact")
+        told = {"sha256": model.sha256, "file": path.name}
+        name, artifact = f"model-{_plain(path.stem)}", model.artifact
         tracker.log_asset(Asset("input", "model", name, told, reference=path.as_uri(), artifact=artifact))
         return
-    told = {"sha256": model["sha256"], "architecture": config.model.architecture, "run": run.run_id}
+    told = {"sha256": model.sha256, "architecture": config.model.architecture, "run": run.run_id}
     files = {path.name: run.path / path.name}
     aliases = ("latest", "best")
     tracker.log_asset(Asset("output", "model", f"model-{_plain(config.name)}", told, files, aliases=aliases))

@@ -1,13 +1,14 @@
 """Repeat a finished run and compare."""
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 from lab3.backend import load_backend
 from lab3.config import Config
-from lab3.errors import ConfigError, RunStateError, UnfinishedError
-from lab3.manifest import differing_versions
-from lab3.pipeline.checks import check_inputs, check_same_settings
+from lab3.errors import ConfigError, UnfinishedError
+from lab3.manifest import ModelFile
+from lab3.pipeline.checks import check_files, check_same_settings
 from lab3.pipeline.compare import Comparison, compare_runs
 from lab3.pipeline.recipes import start_run
 from lab3.pipeline.session import Session, with_settings
@@ -42,23 +43,20 @@ def rerun_run(
             raise ConfigError(
                 f"--train is for runs that trained their network, but {path} loaded {config.model.path}; leave it out"
             )
-        manifest["model"] = {"path": None, "sha256": None}
-    elif manifest["kind"] == "train":
+        manifest = replace(manifest, model=ModelFile(None, None, None))
+    elif manifest.kind == "train":
         raise ConfigError(f"{path} only trained a network and has no points; give --train to train it again")
-    check_inputs(original, config, manifest, say_where="with --model or --data")
+    check_files(original, config, manifest, "put the file back, or say where it is with --model or --data")
     if config.model.path is None and not train:
         config = with_settings(config, model={"path": str(original.path / f"model.{config.train.format}")})
-    try:
-        # Whatever of it cannot be read shows now, not after the work.
-        compare_runs(original, original)
-    except OSError as error:
-        raise RunStateError(f"{path} has nothing to compare with ({error}); see `lab3 verify {path}`") from error
-    if other := differing_versions(manifest, load_backend(session.device)):
+    # Whatever of it cannot be read shows now, not after the work.
+    compare_runs(original, original, manifest.kind)
+    if other := manifest.changed_versions(load_backend(session.device)):
         session.progress.warn(f"not computed as then, so the last bits may differ: {'; '.join(other)}")
     names = (f"{original.run_id}-rerun{number if number > 1 else ''}" for number in count(1))
     run_id = run_id or next(name for name in names if not (out / name).exists())
-    run = start_run(config, session, kind=manifest["kind"], out=out, run_id=run_id, repeats=manifest)
-    return run, compare_runs(original, run)
+    run = start_run(config, session, kind=manifest.kind, out=out, run_id=run_id, repeats=manifest)
+    return run, compare_runs(original, run, manifest.kind)
 
 
 def _with_places(config: Config, model: Path | None, data: str | None, train_data: str | None) -> Config:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab3.errors import StoppedError
+from lab3.errors import StoppedError, counted
 from lab3.journal import read_journal
 from lab3.rundir import RunDir
 
@@ -26,19 +26,15 @@ def what_is_kept(run: RunDir) -> str:
     config, n_points = run.read_config(), _n_rows(run.journal_jsonl)
     trained = run.path / f"model.{config.train.format}"
     if n_points:
-        return f"{_count(n_points, 'point')} of its sweep"
+        return f"{counted(n_points, 'point')} of its sweep"
     if config.model.path is None and not trained.exists():
         n_epochs = _n_rows(run.epochs_jsonl)
         return (
-            f"{_count(n_epochs, 'epoch')} of its training" if n_epochs else "its settings only: training starts again"
+            f"{counted(n_epochs, 'epoch')} of its training" if n_epochs else "its settings only: training starts again"
         )
     kept = "its settings only" if config.model.path is not None else "its trained network"
-    return f"{kept}: capture starts again" if run.read_manifest()["kind"] == "sweep" else kept
+    return f"{kept}: capture starts again" if run.read_manifest().kind == "sweep" else kept
 
 
 def _n_rows(journal: Path) -> int:
     return len(read_journal(journal)) if journal.exists() else 0
-
-
-def _count(n: int, unit: str) -> str:
-    return f"{n:,} {unit if n == 1 else f'{unit}s'}"

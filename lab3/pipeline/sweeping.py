@@ -14,11 +14,12 @@ from lab3.capture import Capture, capture_layers, image_weights
 from lab3.config import Config
 from lab3.data import Dataset
 from lab3.engine import SweepPoint, is_about_chance, sweep_points
-from lab3.errors import RunStateError
-from lab3.figures import about
+from lab3.errors import RunStateError, first_few
+from lab3.figures import about, plot_accuracy, save_figure
+from lab3.files import write_atomically
 from lab3.journal import Journal, open_journal, read_lines
 from lab3.layers import score_convolutions
-from lab3.pipeline.fingerprints import sweep_header
+from lab3.pipeline.checks import problems_of_points, sweep_header
 from lab3.pipeline.materials import Materials, Work
 from lab3.pipeline.record import tell_channels, tell_end
 from lab3.progress import Advance
@@ -64,10 +65,14 @@ def sweep_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
             on_block=progress.stop_if_asked,
         )
 
-    header = sweep_header(run, config, run.read_manifest())
-    with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, header) as journal:
-        points = readers.points_of_rows(journal.rows)
-        _check_points(points, steps, materials, split.n_labels, config.sweep.shortcut == "inferred")
+    with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, sweep_header(run, work.manifest)) as journal:
+        points = readers.points_of_rows(journal.rows, journal.path)
+        infers = config.sweep.shortcut == "inferred"
+        problems = problems_of_points(points, steps, n_images=len(test), n_labels=split.n_labels, infers=infers)
+        if problems:
+            raise RunStateError(
+                f"{journal.path} has points that this sweep cannot have: {first_few(problems)}; start a new run"
+            )
         for point in points:
             work.tracker.log_point(point)
         with progress.bar("sweep", len(steps), "K") as advance:
@@ -79,13 +84,14 @@ def sweep_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
             f"the baseline accuracy is {points[0].accuracy:.4f}, about chance for {split.n_labels} classes: "
             "check data.scale, data.mean, data.std and the order of the classes"
         )
-    outputs.write_results(run, points)
-    outputs.write_metrics(run, points, class_names)
+    write_atomically(run.results_csv, outputs.results_csv(points))
+    write_atomically(run.metrics_csv, outputs.metrics_csv(points, class_names))
     facts = _facts(config, test)
     for point in points:
         if point.confusion is not None:
             outputs.draw_confusion(run, point, class_names, facts)
-    outputs.draw_accuracy(run, points, split.layer_name, split.n_channels, facts)
+    curve = plot_accuracy(points, split.layer_name, split.n_channels, facts=facts)
+    save_figure(curve, run.figure("accuracy_curve"))
     tell_end(run, config, points, work.tracker)
     layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
     settings = {
@@ -103,33 +109,6 @@ def _facts(config: Config, images: Dataset) -> str:
     return about(criterion=prune.criterion, effect=prune.effect, n_images=len(images), source=source)
 
 
-def _check_points(
-    points: Sequence[SweepPoint], steps: Sequence[PruneStep], materials: Materials, n_labels: int, infers: bool
-) -> None:
-    """Raise `RunStateError` if the journal has a point that this sweep cannot have."""
-    gone = {step.k: step.pruned_channels for step in steps}
-    seen: set[int] = set()
-    for point in points:
-        for rule, is_kept in (
-            ("be of the schedule", point.k in gone),
-            ("be there once", point.k not in seen),
-            ("have the channels gone that the ranking gives", point.pruned_channels == gone.get(point.k)),
-            (f"be of {len(materials.test)} images", point.total == len(materials.test)),
-            ("be right for as many images as its classes", point.correct == sum(point.class_correct) <= point.total),
-            ("say what was inferred only where the run infers", point.is_inferred == infers),
-            (f"have {n_labels} classes", len(point.class_correct) == n_labels),
-            (
-                "have a confusion matrix of its classes",
-                point.confusion is None or {len(point.confusion), *map(len, point.confusion)} == {n_labels},
-            ),
-        ):
-            if not is_kept:
-                raise RunStateError(
-                    f"journal.jsonl has a point that this sweep cannot have: K={point.k} must {rule}; start a new run"
-                )
-        seen.add(point.k)
-
-
 def _split(materials: Materials, config: Config, layer: str | int | None) -> Split:
     prune = config.prune
     return split_model(materials.model, layer, effect=prune.effect, measured=prune.measured, bias=prune.bias)
@@ -144,7 +123,7 @@ def _compute(
     points: list[SweepPoint],
     advance: Advance,
 ) -> None:
-    """Add every missing point to the journal, then to `points`, and tell the tracker."""
+    """Add every missing point to the journal, then to `points`, and log it."""
     config, tracker, labels_n = work.config, work.tracker, work.materials.test.labels_n
     done = {point.k for point in points}
     floor = config.tracking.alert_below
@@ -173,16 +152,17 @@ def _compute(
             tracker.alert("low baseline", text)
         advance(1, f"K={point.k} accuracy {point.accuracy:.4f}")
     if predictions_kn is not None:
-        outputs.write_predictions(work.run, [step.k for step in steps], predictions_kn, labels_n)
+        predictions = outputs.predictions_npz([step.k for step in steps], predictions_kn, labels_n)
+        write_atomically(work.run.predictions_npz, predictions)
 
 
 def _rank(work: Work, split: Split, captured: Capture) -> tuple[PruneStep, ...]:
-    """The channels gone at each K, with the channel table and the feature maps drawn and told."""
+    """The channels pruned at each K, with the channel table and the feature maps drawn and logged."""
     run, config, materials, progress = work.run, work.config, work.materials, work.progress
     prune = config.prune
-    # What no journal vouches for is made again.
-    is_vouched = run.journal_jsonl.exists() and bool(read_lines(run.journal_jsonl, is_finished=False))
-    if not (is_vouched and run.capture_npz.exists() and run.scores_csv.exists()):
+    # What the hashes in a journal do not cover is made again.
+    is_covered = run.journal_jsonl.exists() and bool(read_lines(run.journal_jsonl))
+    if not (is_covered and run.capture_npz.exists() and run.scores_csv.exists()):
         scored = materials.scored_on
         if scored is not materials.test:
             needs_features = prune.criterion in NEED_FEATURES
@@ -198,8 +178,8 @@ def _rank(work: Work, split: Split, captured: Capture) -> tuple[PruneStep, ...]:
             batch_size=config.sweep.batch_size,
             on_block=progress.stop_if_asked,
         )
-        outputs.write_scores(run, cheap_scores(split, captured_for_scores))
-        outputs.write_capture(run, captured.mean_map_hwc, scores)
+        write_atomically(run.scores_csv, outputs.scores_csv(cheap_scores(split, captured_for_scores)))
+        write_atomically(run.capture_npz, outputs.capture_npz(captured.mean_map_hwc, scores))
     mean_map_hwc, scores = readers.read_capture(run)
     if len(scores.importance_c) != split.n_channels:
         raise RunStateError(
@@ -210,7 +190,7 @@ def _rank(work: Work, split: Split, captured: Capture) -> tuple[PruneStep, ...]:
     if surplus := describe_surplus(scores.importance_c, scores.pruned_importance_c, steps, prune.ranking):
         progress.warn(surplus)
     channels = channel_stats(scores.importance_c, steps)
-    outputs.write_channels(run, channels)
+    write_atomically(run.channels_csv, outputs.channels_csv(channels))
     drawn = [step for step in steps if step.k in config.sweep.feature_maps_k]
     outputs.draw_feature_maps(
         run, split.layer_name, mean_map_hwc, split.pruned_map, drawn, _facts(config, materials.test)

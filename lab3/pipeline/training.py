@@ -6,9 +6,10 @@ from typing import Any
 from lab3 import outputs, readers
 from lab3.backend import compile_function, map_blocks
 from lab3.checkpoints import Checkpoints
+from lab3.figures import plot_learning_curves, save_figure
+from lab3.files import write_atomically
 from lab3.journal import open_journal
 from lab3.model_files import save_model
-from lab3.pipeline.fingerprints import training_header
 from lab3.pipeline.materials import Materials, Work
 from lab3.training import Augmentation, Epoch, best_epoch, count_batches, train_model
 
@@ -24,16 +25,15 @@ def train_network(work: Work) -> Materials:
     images_nhwc = materials.preprocess(materials.train.images_nhwc)
     n_batches = count_batches(len(images_nhwc), settings.validation_fraction, settings.batch_size)
     progress.say(f"training {config.model.architecture} on {len(images_nhwc):,} images of {materials.train.source}")
-    header = training_header(config, run.read_manifest())
     with (
-        open_journal(run.epochs_jsonl, header) as journal,
+        open_journal(run.epochs_jsonl, work.manifest.training_identity()) as journal,
         progress.bar("train", settings.epochs * n_batches, "batches") as advance,
     ):
-        history = readers.epochs_of_rows(journal.rows)
-        checkpoints = Checkpoints(run.checkpoints, {row["epoch"]: row["checkpoint"] for row in journal.rows})
+        history = readers.epochs_of_rows(journal.rows, journal.path)
+        checkpoints = Checkpoints(run.checkpoints, {row["epoch"]: str(row.get("checkpoint")) for row in journal.rows})
         advance(len(history) * n_batches, "")
 
-        def tell(epoch: Epoch) -> None:
+        def keep(epoch: Epoch) -> None:
             journal.append(outputs.row_of_epoch(epoch, checkpoints.sha256s[epoch.epoch]))
             history.append(epoch)
             work.tracker.log_epoch(epoch)
@@ -54,12 +54,13 @@ def train_network(work: Work) -> Materials:
             seed=config.seed,
             checkpoints=checkpoints,
             history=tuple(history),
-            on_epoch=tell,
+            on_epoch=keep,
             on_batch=lambda n: advance(n, ""),
         )
-    outputs.write_epochs(run, history)
+    write_atomically(run.epochs_csv, outputs.epochs_csv(history))
     progress.say(f"kept the weights of epoch {best_epoch(history).epoch} of {len(history)}")
-    work.tracker.log_figures({"learning_curves": outputs.draw_training(run, history)})
+    save_figure(plot_learning_curves(history, f"{run.run_id}: training"), run.figure("learning_curves"))
+    work.tracker.log_figures({"learning_curves": run.figure("learning_curves")})
     path = run.path / f"model.{settings.format}"
     save_model(materials.model, path)
     checkpoints.remove()

@@ -1,0 +1,63 @@
+"""Where a run's files become typed values: what is wrong with one, and how what it says differs from now."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from lab3.errors import RunStateError, shown
+from lab3.foreign import one_line
+
+Value = TypeVar("Value")
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+@contextmanager
+def reading(path: Path, remedy: str = "start a new run instead") -> Iterator[None]:
+    """Turn whatever fails in reading `path` into a `RunStateError` that names it, says what is wrong and what to do."""
+    try:
+        yield
+    except RunStateError:
+        raise
+    except Exception as error:
+        # Readers of CSV, JSON, zip and NumPy files let errors of a dozen types through.
+        raise RunStateError(f"{path} cannot be read ({_problem(error)}); {remedy}") from error
+
+
+def parse(kind: type[Value], values: Sequence[object], *, is_strict: bool = True) -> list[Value]:
+    """Each of `values`, which JSON gave, as a `kind`; call it inside `reading`.
+
+    Nothing is converted and no member is unknown, unless `is_strict` is False: then text may be a number, as "nan" is.
+    """
+    adapter = TypeAdapter(list[kind], config=_STRICT if is_strict else None)  # type: ignore[valid-type]
+    return adapter.validate_json(json.dumps(values))
+
+
+def _problem(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return one_line(error)
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"][1:]))
+    got = "" if first["type"] == "missing" else f", got {shown(first['input'])}"
+    return f"{where}: {first['msg']}{got}"
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What of a record is another value now, as `train.seed was 0, now 1`."""
+    before, after = flatten(then), flatten(now)
+    return [
+        f"{name} was {before.get(name)!r}, now {after.get(name)!r}"
+        for name in {**after, **before}
+        if before.get(name) != after.get(name)
+    ]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value})
+    return flat
