@@ -1,4 +1,4 @@
-"""The networks lab3 can train: those of the two reports, and a small one for scikit-learn's digits."""
+"""The networks lab3 can train: those of the two reports, and a small one for the bundled digits."""
 
 import math
 import re

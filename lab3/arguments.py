@@ -34,9 +34,9 @@ def named_as_arguments() -> Iterator[None]:
     try:
         yield
     except Lab3Error as error:
-        told = re.sub(r"\b(?:prune|sweep)\.(?=[a-z])", "", str(error))
-        told = told.replace("data.scale", "how the images are scaled").replace("`lab3 inspect`", "`model.summary()`")
-        raise type(error)(told) from error
+        text = re.sub(r"\b(?:prune|sweep)\.(?=[a-z])", "", str(error))
+        text = text.replace("data.scale", "how the images are scaled").replace("`lab3 inspect`", "`model.summary()`")
+        raise type(error)(text) from error
 
 
 def check_model(model: Any) -> None:
@@ -91,7 +91,7 @@ def _check_images(images: Any, input_shape: tuple[int | None, ...]) -> np.ndarra
 
 def _check_labels(labels: Any, n_labels: int) -> np.ndarray:
     """Class numbers, a column of them, or one-hot rows, as int64 `(N,)`."""
-    rule = f"{_SOURCE}: labels must be whole numbers (N,) or (N, 1), or one-hot rows (N, {n_labels})"
+    rule = f"{_SOURCE}: labels must be integers (N,) or (N, 1), or one-hot rows (N, {n_labels})"
     if isinstance(labels, list | tuple):
         labels = np.array(labels, dtype=None if len({np.shape(each) for each in labels}) <= 1 else object)
     if not hasattr(labels, "__array__"):
@@ -107,7 +107,7 @@ def _check_labels(labels: Any, n_labels: int) -> np.ndarray:
         raise DataError(f"{rule}, got {found.shape}; the model has {n_labels} classes")
     if found.dtype.kind not in "uib":
         example = f", such as {found.flat[0]!r}" if found.size else ""
-        hint = "round them with labels.astype(int) if they are whole" if found.dtype.kind == "f" else (
+        hint = "round them with labels.astype(int) if they are integers" if found.dtype.kind == "f" else (
             "give each class its number, in the order of the model's outputs"
         )  # fmt: skip
         raise DataError(f"{rule}, got {found.dtype}{example}; {hint}")

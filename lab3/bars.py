@@ -10,70 +10,79 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from lab3.foreign import printable
-from lab3.progress import Advance
+from lab3.progress import Advance, Progress
 
 
-@contextmanager
-def draw_bar(console: Console, title: str, total: int, unit: str) -> Iterator[Advance]:
-    """A bar with rate and time left where `console` can draw one; a line at every tenth of the way elsewhere."""
-    # Rich draws in a notebook with ipywidgets, and without them gives a warning in place of a bar.
-    is_notebook_with_widgets = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
-    if not (console.is_terminal or is_notebook_with_widgets):
-        yield _lines(console, title, total, unit)
-        return
-    columns = (
-        TextColumn("{task.description:<8}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        _RateColumn(unit),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as bars:
-        task = bars.add_task(escape(printable(title)), total=total, note="")
+class Bars(Progress):
+    """Bars with rate and time left on standard error where it can draw them; ten lines a bar elsewhere."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """One line, as it is."""
+        self.console.print(escape(printable(text)), soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """One line that stands out."""
+        self.console.print(f"[yellow]warning:[/yellow] {escape(printable(text))}", soft_wrap=True)
+
+    @contextmanager
+    def bar(self, title: str, total: int, unit: str) -> Iterator[Advance]:
+        """A bar; call what it gives with the number of units done since the last call and a short note."""
+        # Rich draws in a notebook with ipywidgets, and without them gives a warning in place of a bar.
+        is_notebook_with_widgets = self.console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+        if not (self.console.is_terminal or is_notebook_with_widgets):
+            yield self._lines(title, total, unit)
+            return
+        columns = (
+            TextColumn("{task.description:<8}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            _RateColumn(unit),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with RichProgress(*columns, console=self.console) as bars:
+            task = bars.add_task(escape(printable(title)), total=total, note="")
+
+            def advance(n_done: int, note: str) -> None:
+                bars.advance(task, n_done)
+                if note:
+                    bars.update(task, note=note)
+
+            yield advance
+
+    def _lines(self, title: str, total: int, unit: str) -> Advance:
+        done, last_note = 0, ""
 
         def advance(n_done: int, note: str) -> None:
-            bars.advance(task, n_done)
-            if note:
-                bars.update(task, note=note)
+            nonlocal done, last_note
+            last_note = note or last_note
+            before, done = done, done + n_done
+            if done * 10 // total > before * 10 // total:
+                self.say(f"{title}: {done:,} of {total:,} {unit}{', ' + last_note if last_note else ''}")
 
-        yield advance
-
-
-def open_console(is_wanted: bool) -> Console | None:
-    """Standard error where a person looks at it, a terminal or a notebook; None elsewhere or if nothing is wanted."""
-    console = Console(stderr=True, highlight=False)
-    return console if is_wanted and (console.is_terminal or console.is_jupyter) else None
+        return advance
 
 
-def say(console: Console, text: str) -> None:
-    """One line, as it is."""
-    console.print(escape(printable(text)), soft_wrap=True)
-
-
-def _lines(console: Console, title: str, total: int, unit: str) -> Advance:
-    done, last_note = 0, ""
-
-    def advance(n_done: int, note: str) -> None:
-        nonlocal done, last_note
-        last_note = note or last_note
-        before, done = done, done + n_done
-        if done * 10 // total > before * 10 // total:
-            say(console, f"{title}: {done:,} of {total:,} {unit}{', ' + last_note if last_note else ''}")
-
-    return advance
+def open_progress(is_wanted: bool) -> Progress:
+    """Bars where a person looks at them, on a terminal or in a notebook; nothing elsewhere or if none are wanted."""
+    bars = Bars()
+    is_watched = bars.console.is_terminal or bars.console.is_jupyter
+    return bars if is_wanted and is_watched else Progress()
 
 
 class _RateColumn(ProgressColumn):

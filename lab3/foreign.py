@@ -2,9 +2,6 @@
 
 import hashlib
 import re
-import stat
-import zipfile
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 
@@ -39,18 +36,4 @@ def problem_of_path(name: str) -> str | None:
         return f"members must stay inside the archive's folder, got {name[:60]!r}; pack it again"
     if not name.isprintable():
         return f"names must be printable, got {name[:60]!r}; rename it"
-    return None
-
-
-def problem_of_zip(members: Sequence[zipfile.ZipInfo]) -> str | None:
-    """What is wrong with the members of a zip file, None if nothing. Nothing is unpacked for it."""
-    names: set[str] = set()
-    for member in members:
-        if problem := problem_of_path(member.filename):
-            return problem
-        if member.filename in names:
-            return f"members must have different names, got {member.filename[:60]!r} twice; pack it again"
-        names.add(member.filename)
-        if stat.S_ISLNK(member.external_attr >> 16):
-            return f"members must be files, got the link {member.filename[:60]!r}; pack the file itself"
     return None

@@ -24,7 +24,7 @@ _VARIABLES = (
     "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
     "TF_ENABLE_ONEDNN_OPTS", "TF_DETERMINISTIC_OPS", "XLA_FLAGS",
 )  # fmt: skip
-_PACKAGES = ("numpy", "wandb", "matplotlib", "pillow", "scikit-learn", "h5py", "pydantic")
+_PACKAGES = ("numpy", "wandb", "matplotlib", "pillow", "h5py", "pydantic")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from lab3.errors import ModelError
-from lab3.foreign import one_line, printable
 from lab3.graph import check_is_graph, list_layers
 from lab3.model_inspection import InspectedModel
 
@@ -21,8 +20,8 @@ Pairs = Iterator[tuple[Any, str]]
 def build_model(inspected: InspectedModel) -> Any:
     """The model that `inspected` describes, with its weights, not compiled.
 
-    Raises `ModelError` if it has no graph, if a weight of the file is left over or not finite, or if one of the model
-    is not in the file; and whatever Keras raises.
+    Raises `ModelError` if it has no graph, if a weight of the file is left over, or if one of the model is not in the
+    file; and whatever Keras raises.
     """
     import keras
 
@@ -50,17 +49,10 @@ def _build(item: dict[str, Any]) -> Any:
     return model
 
 
-def check_finite(values: np.ndarray, name: str) -> None:
-    """Raise `ModelError` if one of a weight's values is NaN or infinite."""
-    if n_bad := int(values.size) - int(np.isfinite(values).sum()):
-        raise ModelError(
-            f"weights must be finite, got {n_bad} NaN or infinite values in {printable(name)}; train the model again"
-        )
-
-
 def _load_weights(model: Any, inspected: InspectedModel) -> None:
     """Give every variable of the model the array of the file that is its own."""
     import keras
+    import ml_dtypes
 
     pairs = _pairs_of_keras(model, inspected) if inspected.layers is None else _pairs_of_h5(model, inspected)
     missing = {id(variable): variable for variable in model.weights}
@@ -69,45 +61,30 @@ def _load_weights(model: Any, inspected: InspectedModel) -> None:
         left_over.discard(name)
         if variable is None:
             continue
-        shown = printable(name)
         array = inspected.arrays[name]
         if tuple(array.shape) != tuple(variable.shape):
             raise ModelError(
-                f"weights must have the shapes of the model's, got {array.shape} for {tuple(variable.shape)} in {shown}"
+                f"weights must have the shapes of the model's, got {array.shape} for {tuple(variable.shape)} in {name}"
             )
-        values = _read(array, shown)
+        values = array.view(ml_dtypes.bfloat16).astype(np.float32) if array.dtype.kind == "V" else array
         if missing.pop(id(variable), None) is None:
             # SpectralNormalization and the layer in it both store the kernel.
             if not np.array_equal(keras.ops.convert_to_numpy(variable), values):
-                raise ModelError(f"each weight must be stored once, got other values for it in {shown!r}")
+                raise ModelError(f"each weight must be stored once, got other values for it in {name!r}")
             continue
-        check_finite(values, _short(variable))
         variable.assign(values)
     if missing:
         raise ModelError(
             f"the file must store every parameter, got none for {len(missing)} of {len(model.weights)} weights, as "
-            f"{printable(_short(next(iter(missing.values()))))}"
+            f"{_short(next(iter(missing.values())))}"
         )
     if left_over:
-        raise ModelError(f"every weight of the file must be of the model, got {printable(min(left_over))!r} besides")
+        raise ModelError(f"every weight of the file must be of the model, got {min(left_over)!r} besides")
 
 
 def _short(variable: Any) -> str:
     """Layer and weight: what stands before is the model's name, which Keras numbers through the process."""
     return "/".join(variable.path.split("/")[-2:])
-
-
-def _read(array: Any, shown: str) -> np.ndarray:
-    try:
-        values: np.ndarray = array[()]
-    except Exception as error:
-        # HDF5 lets what zlib and its own checksums find through.
-        raise ModelError(f"{shown} cannot be read ({one_line(error)}); copy or download the file again") from error
-    if values.dtype.kind == "V":
-        import ml_dtypes
-
-        values = values.view(ml_dtypes.bfloat16).astype(np.float32)
-    return values
 
 
 # `.h5`: lists of names in each layer's group
@@ -125,7 +102,7 @@ def _pairs_of_h5(model: Any, inspected: InspectedModel) -> Pairs:
         if unknown or len(paths) != len(variables):
             raise ModelError(
                 f"each layer and each weight must be listed once and be there, got {len(paths)} names, {len(unknown)} "
-                f"of them without an array, for {len(variables)} weights of {printable(layer_name)!r}"
+                f"of them without an array, for {len(variables)} weights of {layer_name!r}"
             )
         for key in (_whole_name, _last_names):
             path_of = {key(path.removeprefix(f"model_weights/{layer_name}/")): path for path in paths}
@@ -136,9 +113,7 @@ def _pairs_of_h5(model: Any, inspected: InspectedModel) -> Pairs:
         for variable, path in zip(variables, paths, strict=True):
             # Names that are taken are numbered.
             if len({re.sub(r"_\d+$", "", _last_names(each)[-1]) for each in (path, variable.path)}) > 1:
-                raise ModelError(
-                    f"weights must be named as the model's, got {printable(path)!r} for {printable(_short(variable))!r}"
-                )
+                raise ModelError(f"weights must be named as the model's, got {path!r} for {_short(variable)!r}")
             yield variable, path
 
 
@@ -171,7 +146,7 @@ def _pairs_of_keras(model: Any, inspected: InspectedModel) -> Pairs:
             continue
         own = layer.weights[: len(paths)] if isinstance(layer, keras.Layer) else []
         if {f"{group}/{index}" for index in range(len(own))} != set(paths):
-            raise ModelError(f"every weight of the file must be of the model, got {printable(paths[0])!r} besides")
+            raise ModelError(f"every weight of the file must be of the model, got {paths[0]!r} besides")
         yield from ((variable, f"{group}/{index}") for index, variable in enumerate(own))
 
 

@@ -55,8 +55,12 @@ def problem_of_class(item: Mapping[str, Any], allow_classes: Collection[str]) ->
         name, registered = item.get("config"), None if registered == "function" else registered
     if not isinstance(name, str) or not all(part is None or isinstance(part, str) for part in (module, registered)):
         return f"names of classes and functions must be text, got {str(name)[:60]!r}"
-    if problem := problem_of_name(name) or problem_of_name(registered or ""):
-        return problem
+    for each in (name, registered or ""):
+        if re.split("[.>]", each)[-1] in NEVER_ALLOWED:
+            return f"{each[:120]} layers hold code and are never loaded; build the model again without them"
+        # Keras would look `layers.Lambda` of the module `keras` up in `keras.layers`.
+        if "." in each.rpartition(">")[2]:
+            return f"names of classes must be without dots, got {each[:120]!r}; give the name alone"
     if name in _MARKERS and module is None:
         return None
     if name in _KERAS_2_OPERATIONS:
@@ -83,17 +87,6 @@ def problem_of_class(item: Mapping[str, Any], allow_classes: Collection[str]) ->
         f"{full[:120]!r} is none of the Keras classes that lab3 loads; "
         f"if you trust it, register it with Keras and set model.allow_classes to [{name[:60]}]"
     )
-
-
-def problem_of_name(name: str) -> str | None:
-    """What is wrong with the name of a class, as `Doubling` or `package>Doubling`, whatever is allowed."""
-    if re.split("[.>]", name)[-1] in NEVER_ALLOWED:
-        shown = name[:120] if name.isprintable() else ascii(name[:120])
-        return f"{shown} layers hold code and are never loaded; build the model again without them"
-    # Keras would look `layers.Lambda` of the module `keras` up in `keras.layers`.
-    if "." in name.rpartition(">")[2]:
-        return f"names of classes must be without dots, got {name[:120]!r}; give the name alone"
-    return None
 
 
 def _is_allowed(name: str, registered: str | None, allow: Collection[str]) -> bool:

@@ -10,10 +10,10 @@ import numpy as np
 
 from lab3.errors import ConfigError, Lab3Error, ModelError
 from lab3.files import replacing
-from lab3.foreign import one_line
+from lab3.foreign import one_line, printable
 from lab3.graph import list_layers
 from lab3.layers import find_layer
-from lab3.model_building import build_model, check_finite
+from lab3.model_building import build_model
 from lab3.model_inspection import inspect_model_file
 
 
@@ -46,14 +46,17 @@ def load_model(
     not fit or are not finite, `ConfigError` if there is no such output.
     """
     path = Path(path)
-    with inspect_model_file(path, allow_classes, sha256) as inspected:
-        try:
-            model = build_model(inspected)
-        except ModelError as error:
-            raise ModelError(f"{path}: {error}") from error
-        except Exception as error:
-            # Keras lets everything from each layer's own checks through.
-            raise ModelError(f"{path}: Keras cannot load it: {one_line(error)}") from error
+    try:
+        model = build_model(inspect_model_file(path, allow_classes, sha256))
+    except ModelError as error:
+        raise ModelError(f"{path}: {printable(str(error))}") from error
+    except Exception as error:
+        # h5py, zipfile and each of Keras's layers let everything through.
+        raise ModelError(
+            f"{path}: must be an intact model that Keras can load, got: {one_line(error)}; copy it again, or save it "
+            "again with model.save()"
+        ) from error
+    check_weights(model, str(path))
     return model if output is None else _with_one_output(model, output)
 
 
@@ -61,10 +64,12 @@ def check_weights(model: Any, source: str) -> None:
     """Raise `ModelError` if a weight is NaN or infinite."""
     for layer in list_layers(model):
         for weight in layer.weights:
-            try:
-                check_finite(np.asarray(weight, np.float32), f"{layer.name}/{weight.name}")
-            except ModelError as error:
-                raise ModelError(f"{source}: {error}") from error
+            values = np.asarray(weight, np.float32)
+            if n_bad := values.size - int(np.isfinite(values).sum()):
+                raise ModelError(
+                    f"{source}: weights must be finite, got {n_bad} NaN or infinite values in "
+                    f"{printable(f'{layer.name}/{weight.name}')}; train the model again"
+                )
 
 
 def save_model(model: Any, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from lab3.anatomy import Bias, Effect, Measured
 from lab3.arguments import Arguments, check_arguments, check_data, check_model, named_as_arguments
-from lab3.bars import draw_bar, open_console
+from lab3.bars import open_progress
 from lab3.capture import capture, image_weights
 from lab3.criteria import Criterion
 from lab3.engine import Shortcut, SweepPoint, is_about_chance, sweep_points
@@ -67,7 +66,7 @@ class Sweep:
             return self.points[k]
         ks = list(self.points)
         is_number = isinstance(k, int | np.integer)
-        hint = f"the nearest is at({min(ks, key=lambda each: abs(each - k))})" if is_number else "give a whole number"
+        hint = f"the nearest is at({min(ks, key=lambda each: abs(each - k))})" if is_number else "give an integer"
         raise ConfigError(f"at(K) must be given a K of the schedule ({_shown(ks)}), got {k!r}; {hint}")
 
     def plot(self, axes: Any = None) -> Any:
@@ -79,7 +78,7 @@ class Sweep:
         return plot_accuracy(points, self.layer_name, self.n_channels, axes, facts)
 
     def to_pandas(self) -> Any:
-        """The points as a `pandas.DataFrame`, a row a K; of a sweep that infers, the loss is in `loss_estimate`.
+        """The points as a `pandas.DataFrame`, a row per K; of a sweep that infers, the loss is in `loss_estimate`.
 
         Raises `ConfigError` where pandas is not installed.
         """
@@ -115,7 +114,7 @@ def sweep(
     """Accuracy and loss of `model` at every K of `schedule`, the K least important channels of `layer` pruned.
 
     `images`: array `(N, H, W, C)`, ready for the model (scaled as in its training); `(N, H, W)` if it takes one color
-    channel. `labels`: whole numbers `(N,)` or `(N, 1)`, or one-hot rows `(N, L)`. `progress`: bars on a terminal and in
+    channel. `labels`: integers `(N,)` or `(N, 1)`, or one-hot rows `(N, L)`. `progress`: bars on a terminal and in
     a notebook. The others are the settings of the same names, with their defaults; `layer` is the last `Conv2D` unless
     named, and channels are scored on the same images. The model is left as it is. Nothing is written.
 
@@ -145,12 +144,8 @@ def _sweep(
     split: Split, model: Any, images_nhwc: np.ndarray, labels_n: np.ndarray, ks: Sequence[int], settings: Arguments
 ) -> Sweep:
     """What `sweep` does once all is checked."""
-    console, size = open_console(settings.progress), settings.batch_size
-
-    def bar(title: str, total: int, unit: str) -> Any:
-        return draw_bar(console, title, total, unit) if console else nullcontext(lambda n_done, note: None)
-
-    with bar("capture", len(images_nhwc), "images") as advance:
+    progress, size = open_progress(settings.progress), settings.batch_size
+    with progress.bar("capture", len(images_nhwc), "images") as advance:
         captured = capture(
             split,
             images_nhwc,
@@ -166,7 +161,7 @@ def _sweep(
     )
     points = Points()
     found = sweep_points(split, captured.features, labels_n, steps, batch_size=size, shortcut=settings.shortcut)
-    with bar("sweep", len(steps), "K") as advance:
+    with progress.bar("sweep", len(steps), "K") as advance:
         for point in found:
             points[point.k] = point
             if is_about_chance(point, split.n_labels):
@@ -189,11 +184,11 @@ def _preprocess(block_nhwc: np.ndarray) -> np.ndarray:
 
 
 def _chance_warning(point: SweepPoint, n_labels: int, images_nhwc: np.ndarray) -> str:
-    told = f"the accuracy at K = 0 is {point.accuracy:.4f}, about chance for {n_labels} classes: "
+    text = f"the accuracy at K = 0 is {point.accuracy:.4f}, about chance for {n_labels} classes: "
     highest = images_nhwc.max()
     if images_nhwc.dtype == np.uint8 or highest > 1.5:
-        told += f"pixels go up to {highest:g} and may have to be scaled as in training, such as images / 255; "
-    return told + "check the scaling of the images and the order of the classes"
+        text += f"pixels go up to {highest:g} and may have to be scaled as in training, such as images / 255; "
+    return text + "check the scaling of the images and the order of the classes"
 
 
 def _shown(ks: list[int]) -> str:

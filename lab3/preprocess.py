@@ -10,7 +10,7 @@ from lab3.errors import ConfigError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """`scale` divides every pixel; `mean` and `std` are one number or one a channel, in units after scaling.
+    """`scale` divides every pixel; `mean` and `std` are one number or one per channel, in units after scaling.
 
     >>> Preprocessing(scale=255.0, mean=0.5, std=0.5)(np.array([[[[0, 255]]]], np.uint8)).ravel().tolist()
     [-1.0, 1.0]
@@ -34,5 +34,5 @@ class Preprocessing:
         for name, value in (("mean", self.mean), ("std", self.std)):
             if isinstance(value, Sequence) and len(value) != n_channels:
                 raise ConfigError(
-                    f"data.{name} must be one number or one a channel ({n_channels}), got {len(value)} numbers"
+                    f"data.{name} must be one number or one per channel ({n_channels}), got {len(value)} numbers"
                 )

@@ -1,4 +1,4 @@
-"""How long work tells what it is doing, without knowing who listens."""
+"""How long work reports what it is doing, without knowing who listens."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -7,7 +7,7 @@ Advance = Callable[[int, str], None]
 
 
 class Progress:
-    """Lines and bars for a person. This one tells nobody; the command line's draws them on stderr."""
+    """Lines and bars for a person. This one shows nothing; the command line's draws them on stderr."""
 
     def say(self, text: str) -> None:
         """One line about what happens now."""

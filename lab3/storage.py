@@ -1,4 +1,4 @@
-"""Large arrays with a row an image: in memory where small, else in a nameless file of which memory holds little."""
+"""Large arrays with a row per image: in memory where small, else in a nameless file of which memory holds little."""
 
 import errno
 import mmap

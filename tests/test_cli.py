@@ -372,8 +372,8 @@ def broken(tmp_path: Path, toy_files: tuple[Path, Path]) -> dict[str, str]:
     ("args", "exit_code", "message"),
     [
         (["sweep", "none.h5"], 65, "none.h5: no such model file; give an .h5 or .keras file"),
-        (["sweep", "text.h5"], 65, "text.h5: not a whole HDF5 file"),
-        (["sweep", "torn.h5"], 65, "torn.h5: not a whole HDF5 file"),
+        (["sweep", "text.h5"], 65, "text.h5: must be an intact model that Keras can load, got"),
+        (["sweep", "torn.h5"], 65, "torn.h5: must be an intact model that Keras can load, got"),
         (["sweep", "nan.h5"], 65, "nan.h5: weights must be finite, got 16 NaN or infinite values in conv/kernel"),
         (["sweep", "no_conv.h5"], 65, "must have a Conv2D on the way to its output, got none; name a Dense layer"),
         (["--layer", "konv"], 78, "prune.layer must name a layer of the model, got 'konv'; did you mean conv?"),
@@ -393,7 +393,7 @@ def broken(tmp_path: Path, toy_files: tuple[Path, Path]) -> dict[str, str]:
         (["--set", "sweep.schedule=[0,4]"], 78, "which holds K=4"),
         (["--set", "sweep.feature_maps_k=[7]"], 78, "sweep.feature_maps_k must be K of the schedule '0:C:1', got 7"),
         (["--set", "sweep.shedule=0:C:1"], 78, "sweep.shedule: unknown key, did you mean sweep.schedule?"),
-        (["--set", "data.mean=[1, 2]"], 78, "data.mean must be one number or one a channel (4), got 2 numbers"),
+        (["--set", "data.mean=[1, 2]"], 78, "data.mean must be one number or one per channel (4), got 2 numbers"),
         (["--run-id", "taken"], 78, "run runs/taken exists already; continue it with `lab3 resume runs/taken`"),
         (["--run-id", "group"], 78, "runs/group exists already and is no run; choose another --run-id"),
         (["--run-id", "../up"], 78, "a run id must be 1 to 128 letters, digits"),
@@ -702,7 +702,7 @@ def test_values_of_the_command_line_are_not_blamed_on_the_file(invoke: Callable[
     assert result.exit_code == 78
     assert result.stderr == (
         "Error: bad.yaml: 1 problem\n"
-        "  seed: must be a whole number, got 'x'\n"
+        "  seed: must be an integer, got 'x'\n"
         "the command line: 2 problems\n"
         "  sweep.batch_size: must be at least 1, got -1\n"
         "  --set sweep.shedule: unknown key, did you mean sweep.schedule?\n"

@@ -46,13 +46,13 @@ def test_all_problems_are_told_at_once_with_key_rule_and_value(tmp_path: Path) -
     )
     assert error_of(path).splitlines() == [
         f"{path}: 11 problems",
-        "  seed: must be a whole number, got '1'",
+        "  seed: must be an integer, got '1'",
         "  data.mean.1: must be a number, got 'x'",
-        "  data.std: must be greater than 0, got 0",
+        "  data.std: must be greater than 0 or a list, got 0",
         "  train.epochs: must be at least 1, got 0",
-        "  train.batch_size: must be a whole number, got 1.5",
+        "  train.batch_size: must be an integer, got 1.5",
         "  train.learnin_rate: unknown key, did you mean train.learning_rate?",
-        "  prune.layer: must be text or a whole number, got ['a']",
+        "  prune.layer: must be text or an integer, got ['a']",
         "  prune.ranking: must be one of 'once', 'iterative' (did you mean once?), got 'onse'",
         "  sweep.schedule: must be 'start:stop:step' with whole numbers, a positive step and C for the number of "
         "channels, or a list of K, got '0-C'",
@@ -83,7 +83,7 @@ def test_numbers_with_an_exponent_are_numbers_and_dates_stay_text(tmp_path: Path
         ("data: 5\n", "data: must hold `key: value` lines, got 5"),
         ("name: ../x\n", "name: must be 1 to 64 letters, digits"),
         ("a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
-        ("seed: .nan\n", "seed: must be a whole number, got nan"),
+        ("seed: .nan\n", "seed: must be an integer, got nan"),
         ("'list[': 1\n", "  list[: unknown key; known here: name, seed"),
         ("train: {str: 1}\n", "  train.str: unknown key; known here: "),
         ('"\\e[2J": 1\n', "  '\\x1b[2J': unknown key"),

@@ -31,6 +31,7 @@ from tests.hostile_files import (
     Place,
     add_layer,
     h5_config,
+    h5_with,
     keras_config,
     make_place,
     png,
@@ -185,7 +186,7 @@ def test_a_registered_class_loads_once_it_is_allowed(tmp_path: Path) -> None:
 
 def test_a_class_that_is_allowed_but_unknown_to_keras_says_so(place: Place) -> None:
     path = next(each for each in CORPUS if each.name == "unknown_class").make(place)
-    with pytest.raises(ModelError, match=r"Keras cannot load it: .*MyLayer"):
+    with pytest.raises(ModelError, match=r"must be an intact model that Keras can load, got: .*MyLayer"):
         load_model(path, allow_classes=["MyLayer"])
 
 
@@ -221,7 +222,10 @@ def test_hash_and_classes_are_settings(place: Place, invoke: Callable[..., Resul
         result = invoke("inspect", place.h5, "--set", setting)
         assert (result.exit_code, message in result.stderr) == (65, True), result.stderr
     unknown = h5_config(place, lambda config: config["config"]["layers"][1].update(class_name="MyLayer"))
-    assert "Keras cannot load it" in invoke("inspect", unknown, "--set", "model.allow_classes=[MyLayer]").stderr
+    assert (
+        "must be an intact model that Keras can load, got: "
+        in invoke("inspect", unknown, "--set", "model.allow_classes=[MyLayer]").stderr
+    )
 
 
 def test_a_model_must_have_the_hash_that_is_asked_for_before_it_is_parsed(place: Place) -> None:
@@ -249,6 +253,17 @@ def test_an_experiment_says_which_hash_it_needs(place: Place) -> None:
     assert (config.model.sha256, config.data.test_sha256) == ("0a" * 32, "1b" * 32)
     with pytest.raises(ConfigError, match=r"data.max_bytes: unknown key"):
         load_config(None, ["data.max_bytes=0"])
+
+
+def test_an_object_of_two_names_and_a_group_in_itself_change_nothing(place: Place) -> None:
+    def change(file: Any) -> None:
+        file["other"] = file["model_weights/scores"]
+        file["model_weights/conv/again"] = file["model_weights"]
+        file["type"] = np.dtype("f8")
+
+    loaded, original = load_model(h5_with(place, change)), load_model(place.h5)
+    for one, other in zip(loaded.get_weights(), original.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("form", ["h5", "keras"])

@@ -205,17 +205,17 @@ def test_model_files_that_cannot_be_used_say_why(tmp_path: Path, toy_model: Any)
         return str(caught.value)
 
     assert "no such model file; give an .h5 or .keras file" in error_of("none.h5")
-    assert "not a whole HDF5 file" in error_of("text.h5", b"hello")
-    assert "not a whole .keras file" in error_of("x.keras", b"x")
+    assert "must be an intact model that Keras can load, got" in error_of("text.h5", b"hello")
+    assert "must be an intact model that Keras can load, got" in error_of("x.keras", b"x")
     save_model(toy_model, tmp_path / "whole.h5")
     whole = (tmp_path / "whole.h5").read_bytes()
-    assert "not a whole HDF5 file" in error_of("torn.h5", whole[: len(whole) // 2])
+    assert "must be an intact model that Keras can load, got" in error_of("torn.h5", whole[: len(whole) // 2])
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         file["a"] = [1.0]
-    assert "must hold a whole model, got weights or other data" in error_of("weights.h5")
+    assert "must hold a model with its layers, got weights or other data" in error_of("weights.h5")
     assert "load the weights into the model in the program that made it" in error_of("weights.h5")
     toy_model.save_weights(tmp_path / "toy.weights.h5")
-    assert "must hold a whole model, got weights or other data" in error_of("toy.weights.h5")
+    assert "must hold a model with its layers, got weights or other data" in error_of("toy.weights.h5")
     weights = toy_model.get_weights()
     weights[2][0, 0] = np.nan
     toy_model.set_weights(weights)

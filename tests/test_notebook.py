@@ -17,7 +17,7 @@ from lab3.criteria import Criterion
 from lab3.errors import ConfigError, DataError, Lab3Error, ModelError
 
 CRITERIA = ", ".join(f"'{name}'" for name in Criterion.__args__)  # type: ignore[attr-defined]
-LABELS = "lab3.sweep: labels must be whole numbers (N,) or (N, 1), or one-hot rows (N, 2)"
+LABELS = "lab3.sweep: labels must be integers (N,) or (N, 1), or one-hot rows (N, 2)"
 
 
 def test_load_sweep_plot(toy_model: Any, toy_images: Any) -> None:
@@ -96,10 +96,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Lab3Error], str]] = {
         "schedule: must be 'start:stop:step' with whole numbers, a positive step and C for the number of channels, or "
         "a list of K, got '0:C:0'",
     ),
-    "schedule of parts": ({"schedule": [0, 1.5]}, ConfigError, "schedule.1: must be a whole number, got 1.5"),
+    "schedule of parts": ({"schedule": [0, 1.5]}, ConfigError, "schedule.1: must be an integer, got 1.5"),
     "seed": ({"seed": -1}, ConfigError, "seed: must be at least 0, got -1"),
-    "batch_size": ({"batch_size": 2000.0}, ConfigError, "batch_size: must be a whole number, got 2000.0"),
-    "layer": ({"layer": 1.0}, ConfigError, "layer: must be text or a whole number, got 1.0"),
+    "batch_size": ({"batch_size": 2000.0}, ConfigError, "batch_size: must be an integer, got 2000.0"),
+    "layer": ({"layer": 1.0}, ConfigError, "layer: must be text or an integer, got 1.0"),
     "progress": ({"progress": "no"}, ConfigError, "progress: must be true or false, got 'no'"),
 }  # fmt: skip
 
@@ -117,7 +117,7 @@ def test_all_wrong_settings_are_told_at_once(toy_model: Any, toy_images: Any) ->
         lab3.sweep(toy_model, *toy_images, ranking="twice", seed=True)  # type: ignore[arg-type]
     assert str(caught.value) == (
         "lab3.sweep: 2 problems\n  ranking: must be one of 'once', 'iterative', got 'twice'\n"
-        "  seed: must be a whole number, got True"
+        "  seed: must be an integer, got True"
     )
 
 
@@ -204,7 +204,7 @@ BAD_DATA: dict[str, tuple[Any, Any, str]] = {
         "the model takes images of 2x2x4, got 4x2x2; they look channels-first; lab3 wants (N, H, W, C): transpose them "
         "with images.transpose(0, 2, 3, 1)",
     ),
-    "too few labels": (IMAGES, NUMBERS[:3], "there must be one label an image, got 4 and 3"),
+    "too few labels": (IMAGES, NUMBERS[:3], "there must be one label per image, got 4 and 3"),
     "no such class": (
         IMAGES,
         NUMBERS + 1,
@@ -214,7 +214,7 @@ BAD_DATA: dict[str, tuple[Any, Any, str]] = {
         IMAGES,
         NUMBERS + 0.5,
         LABELS.removeprefix("lab3.sweep: ")
-        + f", got float64, such as {np.float64(0.5)!r}; round them with labels.astype(int) if they are whole",
+        + f", got float64, such as {np.float64(0.5)!r}; round them with labels.astype(int) if they are integers",
     ),
     "names": (
         IMAGES,
@@ -306,7 +306,7 @@ def test_a_point_by_its_k(toy_model: Any, toy_images: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         result.at(3)
     assert str(caught.value) == "at(K) must be given a K of the schedule (0, 2), got 3; the nearest is at(2)"
-    with pytest.raises(ConfigError, match=r"\(0, 2\), got '2'; give a whole number"):
+    with pytest.raises(ConfigError, match=r"\(0, 2\), got '2'; give an integer"):
         result.at("2")  # type: ignore[arg-type]
     with pytest.raises(KeyError):
         result.points[3]

@@ -10,17 +10,16 @@ from typing import Any, Self
 import click
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lab3 import bars
+from lab3.bars import Bars
 from lab3.engine import SweepPoint
 from lab3.errors import StoppedError
 from lab3.foreign import printable
 from lab3.model_files import LayerInfo
 from lab3.pipeline import Group
-from lab3.progress import Advance, Progress
+from lab3.progress import Advance
 from lab3.readers import read_points, read_summary
 from lab3.rundir import RunDir
 
@@ -32,7 +31,7 @@ class _BrokenOff(BaseException):
     """Raised in a signal's handler; as no `Exception` it passes through libraries that catch those."""
 
 
-class TerminalProgress(Progress):
+class TerminalProgress(Bars):
     """Bars with rate and time left on a terminal; ten lines a bar in a log file.
 
     As a context it also makes SIGINT and SIGTERM wait for the current block: the next call of a bar raises
@@ -40,7 +39,7 @@ class TerminalProgress(Progress):
     """
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        super().__init__()
         self._received: int | None = None
         self._is_stoppable = False
         self._earlier_handlers: dict[int, Any] = {}
@@ -85,18 +84,10 @@ class TerminalProgress(Progress):
         finally:
             self._is_stoppable = False
 
-    def say(self, text: str) -> None:
-        """One line."""
-        bars.say(self._console, text)
-
-    def warn(self, text: str) -> None:
-        """One line that stands out."""
-        self._console.print(f"[yellow]warning:[/yellow] {escape(printable(text))}", soft_wrap=True)
-
     @contextmanager
     def bar(self, title: str, total: int, unit: str) -> Iterator[Advance]:
         """Draw a bar, or print a line at every tenth of the way."""
-        with bars.draw_bar(self._console, title, total, unit) as draw:
+        with super().bar(title, total, unit) as draw:
 
             def advance(n_done: int, note: str) -> None:
                 draw(n_done, note)

@@ -7,13 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from lab3.criteria import Criterion
 from lab3.errors import ConfigError
-from lab3.model_classes import problem_of_name
 from lab3.schedule import check_schedule_form
 
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 PerChannel = float | list[float]
+PositivePerChannel = PositiveFloat | list[PositiveFloat]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -31,16 +32,9 @@ class DataSection(Section):
     test_sha256: Sha256 | None = None  # of the file with the test images, or of the arrays where it is not one file
     train_sha256: Sha256 | None = None
     color: Literal["rgb", "grayscale"] = "rgb"  # how image files are decoded
-    scale: Annotated[float, Field(gt=0)] = 255.0
+    scale: PositiveFloat = 255.0
     mean: PerChannel = 0.0
-    std: PerChannel = 1.0
-
-    @field_validator("std")
-    @classmethod
-    def _positive_std(cls, std: PerChannel) -> PerChannel:
-        if any(value <= 0 for value in (std if isinstance(std, list) else [std])):
-            raise ValueError("must be greater than 0")
-        return std
+    std: PositivePerChannel = 1.0
 
 
 class ModelSection(Section):
@@ -59,14 +53,6 @@ class ModelSection(Section):
             raise ValueError("must be null where model.path is null")
         return sha256
 
-    @field_validator("allow_classes")
-    @classmethod
-    def _without_code(cls, names: list[str]) -> list[str]:
-        for name in names:
-            if problem := problem_of_name(name):
-                raise ValueError(f"must not hold {name if name.isprintable() else ascii(name)}: {problem}")
-        return names
-
 
 class AugmentSection(Section):
     """Random changes of training images; the numbers are those of Keras's layers, 0 switches one off."""
@@ -82,7 +68,7 @@ class TrainSection(Section):
 
     epochs: Positive = 10
     batch_size: Positive = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    learning_rate: PositiveFloat = 0.001
     validation_fraction: Fraction = 0.1  # of the training images, per class; 0: the last epoch is kept
     patience: Positive | None = None  # epochs without a better validation accuracy before stopping; null: never
     augment: AugmentSection = AugmentSection()
@@ -154,8 +140,8 @@ class TrackingSection(Section):
     tags: list[str] = []
     group: str | None = None
     notes: str | None = None
-    start_timeout_s: Annotated[float, Field(gt=0)] = 30.0  # without an answer by then, the run goes on offline
-    finish_timeout_s: Annotated[float, Field(gt=0)] = 60.0  # what is not sent by then is left to `lab3 publish`
+    start_timeout_s: PositiveFloat = 30.0  # without an answer by then, the run goes on offline
+    finish_timeout_s: PositiveFloat = 60.0  # what is not sent by then is left to `lab3 publish`
     alert_below: Annotated[float, Field(ge=0, le=1)] | None = None  # a W&B alert where the baseline accuracy is lower
     log: TrackingLogSection = TrackingLogSection()
 

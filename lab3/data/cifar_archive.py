@@ -11,7 +11,6 @@ import io
 import pickle
 import tarfile
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -31,46 +30,22 @@ BATCH_MD5 = {
 _FOLDER = "cifar-10-batches-py"
 
 
-def is_cifar_folder(path: Path) -> bool:
-    """True where `path` holds the unpacked archive."""
-    return (path / "test_batch").is_file() or (path / _FOLDER / "test_batch").is_file()
+def is_cifar(path: Path) -> bool:
+    """True where `path` is a tar archive by its name, or the folder that CIFAR-10's unpacks to."""
+    return path.name.endswith((".tar.gz", ".tgz", ".tar")) or (_folder_of(path) / "test_batch").is_file()
 
 
-def read_cifar_folder(path: Path, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 images `(N, 32, 32, 3)` and int64 labels `(N,)` of one split.
-
-    Raises `DataError` if a batch is missing or another file than the archive's.
-    """
-    folder = path if (path / "test_batch").is_file() else path / _FOLDER
-    missing = [name for name in _batches_of(split) if not (folder / name).is_file()]
-    if missing:
-        raise DataError(f"{folder}: {', '.join(missing)} missing; unpack the CIFAR-10 python archive again")
-    return _read_batches(lambda name: (folder / name).read_bytes(), split, folder)
-
-
-def read_cifar_archive(path: Path, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
+def read_cifar(path: Path, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
     """uint8 images `(N, 32, 32, 3)` and int64 labels `(N,)` of one split, without unpacking to disk.
 
-    Raises `DataError` if the file is another one than the archive.
+    Raises `DataError` if the file or one in the folder is another than the archive's, `OSError` if it cannot be read.
     """
-    content = path.read_bytes()
-    _check_hash(path, "SHA-256", ARCHIVE_SHA256, hashlib.sha256(content).hexdigest())
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        contents = {name: archive.extractfile(f"{_FOLDER}/{name}") for name in _batches_of(split)}
-        return _read_batches(lambda name: contents[name].read(), split, path)  # type: ignore[union-attr]
-
-
-def _batches_of(split: Literal["train", "test"]) -> list[str]:
-    return [name for name in BATCH_MD5 if (name == "test_batch") == (split == "test")]
-
-
-def _read_batches(
-    read: Callable[[str], bytes], split: Literal["train", "test"], source: Path
-) -> tuple[np.ndarray, np.ndarray]:
+    names = [name for name in BATCH_MD5 if (name == "test_batch") == (split == "test")]
+    folder = _folder_of(path)
+    contents = [(folder / name).read_bytes() for name in names] if path.is_dir() else _read_archive(path, names)
     images, labels = [], []
-    for name in _batches_of(split):
-        content = read(name)
-        _check_hash(source / name, "MD5", BATCH_MD5[name], hashlib.md5(content, usedforsecurity=False).hexdigest())
+    for name, content in zip(names, contents, strict=True):
+        _check_hash(path / name, "MD5", BATCH_MD5[name], hashlib.md5(content, usedforsecurity=False).hexdigest())
         with warnings.catch_warnings():
             # NumPy of today on how NumPy of then wrote its arrays.
             warnings.simplefilter("ignore")
@@ -78,6 +53,17 @@ def _read_batches(
         images.append(batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         labels.append(np.array(batch[b"labels"], np.int64))
     return np.concatenate(images), np.concatenate(labels)
+
+
+def _folder_of(path: Path) -> Path:
+    return path if (path / "test_batch").is_file() else path / _FOLDER
+
+
+def _read_archive(path: Path, names: list[str]) -> list[bytes]:
+    content = path.read_bytes()
+    _check_hash(path, "SHA-256", ARCHIVE_SHA256, hashlib.sha256(content).hexdigest())
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        return [archive.extractfile(f"{_FOLDER}/{name}").read() for name in names]  # type: ignore[union-attr]
 
 
 def _check_hash(path: Path, kind: str, expected: str, found: str) -> None:

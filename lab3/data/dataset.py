@@ -35,7 +35,7 @@ def check_dataset(dataset: Dataset, input_shape: tuple[int | None, ...], n_label
     if len(images_nhwc) == 0:
         raise DataError(f"{source}: there must be at least one image, got none")
     if len(images_nhwc) != len(labels_n):
-        raise DataError(f"{source}: there must be one label an image, got {len(images_nhwc)} and {len(labels_n)}")
+        raise DataError(f"{source}: there must be one label per image, got {len(images_nhwc)} and {len(labels_n)}")
     has_channels = images_nhwc.ndim == 4 and len(input_shape) == 2
     _check_shape(images_nhwc.shape[1:], (*input_shape, 1) if has_channels else input_shape, source)
     with np.errstate(invalid="ignore"):

@@ -15,13 +15,12 @@ import numpy as np
 from PIL import Image
 
 from lab3.errors import DataError
-from lab3.foreign import one_line, problem_of_path, problem_of_zip
+from lab3.foreign import one_line
 from lab3.storage import allocate, blocks_of, release
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _MEMORY_MB = 64
 _BLOCK_BYTES = 2**27  # decoded before they are handed on
-_MODES = {"rgb": "RGB", "grayscale": "L"}
 
 
 def read_image_files(
@@ -35,18 +34,22 @@ def read_image_files(
     with _open(path) as (names, read), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         files = _split_files(names, split, path)
-        class_names = tuple(sorted({name.split("/")[-2] for name in files}))
         first = _decode(read(files[0]), files[0], color)
         images_nhwc = allocate((len(files), *first.shape), first.dtype, _MEMORY_MB)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for rows in blocks_of(len(files), min(1000, 1 + _BLOCK_BYTES // first.nbytes)):
-                decoded = pool.map(lambda name: _decode(read(name), name, color, (files[0], first)), files[rows])
+                decoded = pool.map(lambda name: _decode(read(name), name, color), files[rows])
                 for number, image in enumerate(decoded, start=rows.start):
+                    if image.shape != first.shape:
+                        raise DataError(
+                            "all images must be of one size, got {1}x{0} for {2} and {4}x{3} for {5}; resize them to "
+                            "the model's input".format(*first.shape[:2], files[0], *image.shape[:2], files[number])
+                        )
                     images_nhwc[number] = image
                 release(images_nhwc)
-    label_of = {name: label for label, name in enumerate(class_names)}
-    labels_n = np.array([label_of[name.split("/")[-2]] for name in files], np.int64)
-    return images_nhwc, labels_n, class_names
+    classes = [name.split("/")[-2] for name in files]
+    class_names, labels_n = np.unique(classes, return_inverse=True)
+    return images_nhwc, labels_n.astype(np.int64), tuple(class_names.tolist())
 
 
 @contextmanager
@@ -57,11 +60,12 @@ def _open(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            if problem := problem_of_zip(archive.infolist()):
-                raise DataError(f"{path}: {problem}")
-            yield [name for name in archive.namelist() if not name.endswith("/")], archive.read
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+            if len(set(names)) < len(names):
+                raise DataError(f"{path}: members must have different names, got one twice; pack it again")
+            yield names, archive.read
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: not a whole .zip file ({one_line(error)})") from error
+        raise DataError(f"{path}: not an intact .zip file ({one_line(error)})") from error
 
 
 def _files_below(folder: Path) -> list[str]:
@@ -74,55 +78,36 @@ def _files_below(folder: Path) -> list[str]:
             raise DataError(
                 f"{folder}: images must lie in the folder, got {name!r}, a link to another place; copy them"
             )
-        if file.is_file() or (file.is_symlink() and not file.exists()):
-            if problem := problem_of_path(name):
-                raise DataError(f"{folder}: {problem}")
+        if not file.is_dir():
             names.append(name)
     return names
 
 
 def _split_files(names: list[str], split: str, path: Path) -> list[str]:
-    parts = {name: PurePosixPath(name).parts for name in names if name.lower().endswith(_SUFFIXES)}
-    images = sorted(
-        name for name, folders in parts.items() if not any(part.startswith((".", "__MACOSX")) for part in folders)
-    )
-    # A folder zipped whole has one more level at the top.
-    while images and min(len(parts[name]) for name in images) > 2 and len({parts[name][0] for name in images}) == 1:
-        if parts[images[0]][0] in ("train", "test") and len(parts[images[0]]) == 3:
+    parts = {name: PurePosixPath(name).parts for name in sorted(names) if name.lower().endswith(_SUFFIXES)}
+    for name in [name for name in parts if any(part.startswith((".", "__MACOSX")) for part in parts[name])]:
+        del parts[name]
+    # A zipped folder has one more level at the top.
+    while len(top := {each[0] for each in parts.values()}) == 1 and min(map(len, parts.values())) > 2:
+        if top <= {"train", "test"} and max(map(len, parts.values())) == 3:
             break
-        for name in images:
-            parts[name] = parts[name][1:]
-    splits = {parts[name][0] for name in images if len(parts[name]) == 3}
+        parts = {name: each[1:] for name, each in parts.items()}
+    splits = {each[0] for each in parts.values() if len(each) == 3}
     if splits and splits <= {"train", "test"}:
-        images = [name for name in images if parts[name][0] == split]
-        depth = 3
-    else:
-        depth = 2
-    misplaced = [name for name in images if len(parts[name]) != depth]
+        parts = {name: each[1:] for name, each in parts.items() if each[0] == split}
+    misplaced = [name for name, each in parts.items() if len(each) != 2]
     if misplaced:
         raise DataError(f"{path}: images must lie at <class>/<name>, got {misplaced[0]}")
-    if not images:
+    if not parts:
         raise DataError(f"{path}: there must be at least one {split} image <class>/<name>.jpg|png, got none")
-    return images
+    return list(parts)
 
 
-def _decode(
-    content: bytes,
-    name: str,
-    color: Literal["rgb", "grayscale"],
-    first: tuple[str, np.ndarray] | None = None,
-) -> np.ndarray:
-    """The pixels in an image file, which must be of the size of `first`; nothing else is decoded."""
+def _decode(content: bytes, name: str, color: Literal["rgb", "grayscale"]) -> np.ndarray:
+    """The pixels in an image file, `(H, W, C)`."""
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
-            if first is not None and first[1].shape[1::-1] != image.size:
-                raise DataError(
-                    "all images must be of one size, got {1}x{0} for {2} and {3}x{4} for {5}; resize them to the "
-                    "model's input".format(*first[1].shape[:2], first[0], *image.size, name)
-                )
-            pixels = np.asarray(image.convert(_MODES[color]))
-    except DataError:
-        raise
+            pixels = np.asarray(image.convert("RGB" if color == "rgb" else "L"))
     except Exception as error:
         # A damaged image can raise almost anything.
         raise DataError(f"{name}: not a readable JPEG or PNG ({one_line(error)})") from error

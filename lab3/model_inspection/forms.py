@@ -3,21 +3,21 @@
 import io
 import json
 import zipfile
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from lab3.errors import ModelError
-from lab3.foreign import one_line, problem_of_zip, sha256_file
+from lab3.foreign import sha256_file
 from lab3.model_inspection.configuration import parse_configuration
-from lab3.model_inspection.hdf5 import list_arrays, names_listed
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _FETCH = "copy or download the file again"
+_SAVE_AGAIN = "save it again with model.save()"
 _ONNX = "an ONNX model; give the Keras model that it was exported from"
 _TFLITE = "a TensorFlow Lite model; give the Keras model that it was converted from"
 _TORCH = "a PyTorch model; build the network in Keras, copy the weights into it and save it with model.save()"
@@ -25,76 +25,53 @@ _LOAD_OLD = "load it with tf.keras.models.load_model of TensorFlow 2.15 or befor
 _OF_ENDING = {
     ".onnx": _ONNX, ".tflite": _TFLITE, ".pt": _TORCH, ".pth": _TORCH, ".pb": f"a TensorFlow graph; {_LOAD_OLD}",
 }  # fmt: skip
+# Deflate, shuffle, Fletcher's checksum and LZF; HDF5 would look for the code of any other on this machine.
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 
 
 @dataclass(frozen=True)
 class InspectedModel:
-    """A file's configuration in the words of Keras 3, every class in it allowed, and its weights, not yet read.
+    """A file's configuration in the words of Keras 3, every class in it allowed, and its weights.
 
-    `arrays`: `h5py.Dataset` by path. `layers`: for an `.h5`, the paths of each layer's weights, in order, by its name;
-    None for a `.keras` file, whose paths say which layer they are of.
+    `arrays`: by path, as `model_weights/conv/kernel:0`. `layers`: for an `.h5`, the paths of each layer's weights, in
+    order, by its name; None for a `.keras` file, whose paths say which layer they are of.
     """
 
     configuration: dict[str, Any]
-    arrays: dict[str, Any]
+    arrays: dict[str, np.ndarray]
     layers: dict[str, list[str]] | None
 
 
-@contextmanager
-def inspect_model_file(
-    path: Path, allow_classes: Collection[str] = (), sha256: str | None = None
-) -> Iterator[InspectedModel]:
-    """What `path` holds, seen before Keras sees it; the file is open in the meantime.
+def inspect_model_file(path: Path, allow_classes: Collection[str] = (), sha256: str | None = None) -> InspectedModel:
+    """What `path` holds, seen before Keras sees it.
 
     `allow_classes`: names of classes that may be loaded besides Keras's own. `sha256`: what the file's must be. Raises
-    `ModelError` if the file is missing, of another form, damaged, not the one expected, leads out of itself or names a
-    class that may not be loaded.
+    `ModelError` if the file is missing, of another form, not the one expected, leads out of itself or names a class
+    that may not be loaded, and what h5py, zipfile and json raise if it is damaged.
     """
-    _check_is_file(path)
-    if sha256 is not None and (found := sha256_file(path)) != sha256:
-        raise ModelError(
-            f"{path}: the file must have the SHA-256 of model.sha256, {sha256}, got {found}; fetch the file again"
-        )
-    with ExitStack() as stack:
-        with path.open("rb") as start:
-            head = start.read(256)
-        # TensorFlow 2.12 wrote HDF5 under the name of .keras.
-        is_zip = path.suffix == ".keras" and not head.startswith(b"\x89HDF")
-        try:
-            if problem := _problem_of_form(path, head):
-                raise ModelError(problem)
-            inspected = (_inspect_keras if is_zip else _inspect_hdf5)(path, allow_classes, stack)
-        except ModelError as error:
-            raise ModelError(f"{path}: {error}") from error
-        except Exception as error:
-            # h5py and zipfile let everything from HDF5, zlib and their own parsers through.
-            form = ".keras" if is_zip else "HDF5"
-            raise ModelError(f"{path}: not a whole {form} file ({one_line(error)}); {_FETCH}") from error
-        yield inspected
+    if sha256 is not None and path.is_file() and (found := sha256_file(path)) != sha256:
+        raise ModelError(f"the file must have the SHA-256 of model.sha256, {sha256}, got {found}; fetch the file again")
+    return (_inspect_keras if _is_zip(path) else _inspect_hdf5)(path, allow_classes)
 
 
-def _check_is_file(path: Path) -> None:
-    shown = str(path)[:300]
-    try:
-        is_file = path.is_file()
-    except OSError:
-        # A name can be too long to be asked for.
-        is_file = False
-    if (path / "saved_model.pb").is_file():
-        raise ModelError(f"{shown}: a model must be an .h5 or .keras file, got a SavedModel folder; {_LOAD_OLD}")
+def _is_zip(path: Path) -> bool:
+    """True for the form `.keras`, False for HDF5. Raises `ModelError` if name or first bytes say that it is neither."""
     if path.is_dir():
-        raise ModelError(f"{shown}: a model must be an .h5 or .keras file, got a folder; give the file itself")
-    if not is_file:
-        raise ModelError(f"{shown}: no such model file; give an .h5 or .keras file")
-
-
-def _problem_of_form(path: Path, head: bytes) -> str | None:
-    """What is wrong with a file whose name or first bytes say that it is no Keras model, None if nothing."""
+        is_saved_model = (path / "saved_model.pb").is_file()
+        got = f"a SavedModel folder; {_LOAD_OLD}" if is_saved_model else "a folder; give the file itself"
+        raise ModelError(f"a model must be an .h5 or .keras file, got {got}")
+    if not path.is_file():
+        raise ModelError("no such model file; give an .h5 or .keras file")
+    with path.open("rb") as file:
+        head = file.read(256)
     form = _other_form(path, head) or _OF_ENDING.get(path.suffix.lower())
     if path.suffix not in (".h5", ".hdf5", ".keras"):
         got = f"{path.suffix or 'no ending'!r}" + (f", {form}" if form else "")
-        return f"a model file must end in .h5 or .keras, got {got}"
-    return form and f"must be a Keras model, got {form}"
+        raise ModelError(f"a model file must end in .h5 or .keras, got {got}")
+    if form:
+        raise ModelError(f"must be a Keras model, got {form}")
+    # TensorFlow 2.12 wrote HDF5 under the name of .keras.
+    return path.suffix == ".keras" and not head.startswith(b"\x89HDF")
 
 
 def _other_form(path: Path, head: bytes) -> str | None:
@@ -115,42 +92,78 @@ def _other_form(path: Path, head: bytes) -> str | None:
     return _TORCH if is_torch else None
 
 
-def _inspect_hdf5(path: Path, allow_classes: Collection[str], stack: ExitStack) -> InspectedModel:
-    file = stack.enter_context(h5py.File(path, "r"))
-    arrays = {name: array for name, array in list_arrays(file).items() if name.startswith("model_weights/")}
-    text, version = file.attrs.get("model_config"), file.attrs.get("keras_version", b"1")
-    if text is None:
-        raise ModelError(
-            "must hold a whole model, got weights or other data; load the weights into the model in the program that "
-            "made it, and save that with model.save()"
-        )
-    if not isinstance(text, str | bytes):
-        raise ModelError("its configuration must be text; save it again with model.save()")
-    content = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-    layers: dict[str, list[str]] = {}
-    for name in names_listed(file, "model_weights", "layer_names"):
-        group = f"model_weights/{name}"
-        layers[name] = [f"{group}/{weight}" for weight in names_listed(file, group, "weight_names")]
-    return InspectedModel(parse_configuration(content, _is_keras_2(version), allow_classes), arrays, layers)
+def _inspect_hdf5(path: Path, allow_classes: Collection[str]) -> InspectedModel:
+    with h5py.File(path, "r") as file:
+        text, version = file.attrs.get("model_config"), file.attrs.get("keras_version", b"1")
+        if text is None:
+            raise ModelError(
+                "must hold a model with its layers, got weights or other data; load the weights into the model in the "
+                "program that made it, and save that with model.save()"
+            )
+        configuration = parse_configuration(text, _is_keras_2(version), allow_classes)
+        arrays = _read_arrays(file, ("model_weights/",))
+        layers: dict[str, list[str]] = {}
+        for name in _names_listed(file, "model_weights", "layer_names"):
+            group = f"model_weights/{name}"
+            layers[name] = [f"{group}/{weight}" for weight in _names_listed(file, group, "weight_names")]
+    return InspectedModel(configuration, arrays, layers)
 
 
-def _inspect_keras(path: Path, allow_classes: Collection[str], stack: ExitStack) -> InspectedModel:
+def _inspect_keras(path: Path, allow_classes: Collection[str]) -> InspectedModel:
     with zipfile.ZipFile(path) as archive:
-        names = [member.filename for member in archive.infolist()]
-        if problem := problem_of_zip(archive.infolist()):
-            raise ModelError(problem)
-        if set(names) != {_CONFIG, _METADATA, _WEIGHTS}:
+        names = archive.namelist()
+        if sorted(names) != [_CONFIG, _METADATA, _WEIGHTS]:
             raise ModelError(
                 f"must hold {_CONFIG}, {_METADATA} and {_WEIGHTS}, "
-                f"got {', '.join(name[:60] for name in names[:6]) or 'nothing'}; save it again with model.save()"
+                f"got {', '.join(name[:60] for name in names[:6]) or 'nothing'}; {_SAVE_AGAIN}"
             )
         text, metadata, content = (archive.read(name) for name in (_CONFIG, _METADATA, _WEIGHTS))
-    file = stack.enter_context(h5py.File(io.BytesIO(content), "r"))
-    # What lies elsewhere is the state of optimizers and metrics.
-    arrays = {name: array for name, array in list_arrays(file).items() if name.startswith(("layers/", "vars/"))}
     is_keras_2 = _is_keras_2(json.loads(metadata).get("keras_version"))
-    return InspectedModel(parse_configuration(text, is_keras_2, allow_classes), arrays, None)
+    configuration = parse_configuration(text, is_keras_2, allow_classes)
+    with h5py.File(io.BytesIO(content), "r") as file:
+        # What lies elsewhere is the state of optimizers and metrics.
+        return InspectedModel(configuration, _read_arrays(file, ("layers/", "vars/")), None)
 
 
 def _is_keras_2(version: object) -> bool:
     return (version.decode() if isinstance(version, bytes) else str(version)) < "3"
+
+
+def _read_arrays(file: Any, places: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Every array below one of `places` by its path.
+
+    Raises `ModelError` for a link anywhere, and for an array of external or virtual data, of another type than plain
+    numbers, or with a filter that is not part of h5py.
+    """
+    links: dict[str, Any] = {}
+    # Every link once, none followed; what a visitor raises would be lost.
+    file.visititems_links(links.__setitem__)
+    arrays: dict[str, np.ndarray] = {}
+    for path, link in links.items():
+        if not isinstance(link, h5py.HardLink):
+            raise ModelError(f"links to other places are not followed, got {path[:120]!r}; {_SAVE_AGAIN}")
+        if path.startswith(places) and isinstance(file[path], h5py.Dataset):
+            if problem := _problem_of_array(file[path]):
+                raise ModelError(f"arrays must {problem} in {path[:120]!r}; {_SAVE_AGAIN}")
+            arrays[path] = file[path][()]
+    return arrays
+
+
+def _problem_of_array(dataset: Any) -> str | None:
+    properties = dataset.id.get_create_plist()
+    if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count():
+        return "lie in the file itself, got one elsewhere"
+    if {properties.get_filter(index)[0] for index in range(properties.get_nfilters())} - _FILTERS:
+        return "be plain or compressed with gzip or LZF, got another filter"
+    # bfloat16 is an opaque type of two bytes to NumPy.
+    if dataset.dtype.kind not in "biuf" and dataset.dtype != "V2":
+        return f"hold plain numbers, got {dataset.dtype}"
+    return None
+
+
+def _names_listed(file: Any, path: str, kind: str) -> list[str]:
+    """Texts in the lists `kind` (`layer_names` or `weight_names`) of the group at `path`; Keras divides long lists."""
+    attributes = file[path].attrs if path in file else {}
+    keys = [key for key in attributes if key == kind or key.removeprefix(kind).isdecimal()]
+    keys.sort(key=lambda key: int(key.removeprefix(kind) or 0))
+    return [name.decode() if isinstance(name, bytes) else str(name) for key in keys for name in attributes[key]]
