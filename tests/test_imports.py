@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"backend", "checkpoints", "class_scores", "data", "graph"},
     "rundir": {"errors", "config", "files"},
     "figures": {"engine", "files", "foreign", "training"},
-    "tracking": {"errors", "engine", "rank", "training"},
+    "tracking": {"config", "errors", "engine", "rank", "training"},
     "manifest": {"backend", "data", "foreign", ""},
     "readers": {"errors", "engine", "foreign", "journal", "rank", "rundir", "scores", "training"},
     "outputs": {"engine", "figures", "files", "journal", "rank", "readers", "rundir", "scores", "training"},

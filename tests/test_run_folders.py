@@ -187,7 +187,7 @@ def test_a_settings_file_of_the_current_folder_does_not_say_where_the_key_goes(
     [
         (1, {"k": 0}, "K=0 must be there once"),
         (1, {"k": 77}, "K=77 must be of the schedule"),
-        (1, {"pruned_channels": [3]}, "K=1 must have the channels gone that the ranking gives"),
+        (1, {"pruned_channels": [3]}, "K=1 must have the pruned channels that the ranking gives"),
         (1, {"total": 9}, "K=1 must be of 4 images"),
         (1, {"correct": 10**400}, "K=1 must be right for as many images as its classes"),
         (1, {"class_correct": [4]}, "K=1 must have 2 classes"),
@@ -282,16 +282,16 @@ def test_a_run_that_is_started_again_must_be_asked_for_the_same(
 def test_a_configuration_that_is_changed_or_gone_in_mid_run_is_told(
     toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lab3.pipeline import sweeping
+    from lab3 import outputs
 
-    original = sweeping.tell_end  # type: ignore[attr-defined]
+    original = outputs.draw_accuracy
     config = tmp_path / "runs" / "r" / "config.yaml"
 
     def touch(*args: Any) -> None:
         original(*args)
         change()
 
-    monkeypatch.setattr(sweeping, "tell_end", touch)
+    monkeypatch.setattr(outputs, "draw_accuracy", touch)
     command = ("sweep", toy_files[0], "--data", toy_files[1], "--run-id", "r")
     change: Callable[[], object] = lambda: config.write_text(config.read_text().replace("bias: zero", "bias: keep"))  # noqa: E731
     result = invoke(*command)

@@ -10,7 +10,7 @@ from lab3.errors import RunStateError, StoppedError
 from lab3.manifest import hash_files, make_manifest, now
 from lab3.pipeline.checks import check_inputs, check_room, check_same_settings, check_same_versions
 from lab3.pipeline.materials import Materials, Work, fetch_inputs, load_materials
-from lab3.pipeline.record import flatten_summary, tell_inputs, tell_results, tell_training, tracker_settings
+from lab3.pipeline.record import EventLog, run_settings
 from lab3.pipeline.session import Session, with_settings
 from lab3.pipeline.stopping import saying_what_is_kept
 from lab3.pipeline.sweeping import sweep_network
@@ -18,7 +18,7 @@ from lab3.pipeline.training import summarise_training, train_network
 from lab3.progress import Progress
 from lab3.rundir import RunDir, claim_run, encode_json, new_run_id, open_run
 from lab3.timing import timed
-from lab3.tracking import Mode, open_tracker, tracking_folder
+from lab3.tracking import Mode, open_tracker
 
 Kind = Literal["sweep", "train"]
 
@@ -105,47 +105,36 @@ def _work(
     run.write_manifest(manifest | {"attempts": [*manifest.get("attempts", ()), now()]})
     # It can wait for a server.
     with progress.stoppable():
-        tracker = open_tracker(
-            mode,
-            tracking_folder(run.path),
-            run.run_id,
-            warn=progress.warn,
-            is_stopping=progress.is_asked_to_stop,
-            is_resumed=is_resumed,
-            start_timeout_s=config.tracking.start_timeout_s,
-            finish_timeout_s=config.tracking.finish_timeout_s,
-            **tracker_settings(run, config),
-        )
+        settings = replace(run_settings(run, config), is_resumed=is_resumed)
+        tracker = open_tracker(mode, settings, progress.warn, progress.is_asked_to_stop)
     try:
-        summary = _compute(Work(run, config, materials, tracker, progress))
+        _compute(Work(run, config, materials, EventLog(run, config, tracker), progress))
     except BaseException as error:
-        is_stopped = isinstance(error, StoppedError)
-        tracker.finish({}, error.exit_code if isinstance(error, StoppedError) else 1, is_preempted=is_stopped)
+        tracker.close(error.exit_code if isinstance(error, StoppedError) else 1)
         if isinstance(error, FileNotFoundError) and not run.manifest_json.exists():
             reason = f"run {run.path} was removed while it was worked on ({error}); start it again"
             raise RunStateError(reason) from error
         raise
-    if place := tracker.finish(flatten_summary(summary), exit_code=0):
+    if place := tracker.close(0):
         progress.say(place)
     return run
 
 
-def _compute(work: Work) -> dict[str, Any]:
-    """All that is missing of the run; returns the content of `summary.json`."""
-    run, tracker, manifest, elapsed = work.run, work.tracker, work.run.read_manifest(), dict[str, float]()
-    tell_training(run, tracker)
+def _compute(work: Work) -> None:
+    """All that is missing of the run."""
+    run, events, manifest, elapsed = work.run, work.events, work.run.read_manifest(), dict[str, float]()
+    events.replay("epochs")
     if work.materials.model_path is None:
         with timed(elapsed, "train_s"):
             work = replace(work, materials=train_network(work))
     if manifest["model"]["sha256"] is None:
         manifest["model"] = {"path": str(work.materials.model_path), "sha256": work.materials.model_sha256}
         run.write_manifest(manifest)
-    tell_inputs(run, work.config, tracker)
+    events.replay("inputs")
     summary = summarise_training(work) if manifest["kind"] == "train" else sweep_network(work, elapsed)
-    summary = {"run_id": run.run_id, **summary}
-    _finish(run, work.config, manifest | {"finished_at": now(), "elapsed_s": elapsed}, summary)
-    tell_results(run, tracker)
-    return summary
+    finished = manifest | {"finished_at": now(), "elapsed_s": elapsed}
+    _finish(run, work.config, finished, {"run_id": run.run_id, **summary})
+    events.replay("results")
 
 
 def _finish(run: RunDir, config: Config, manifest: dict[str, Any], summary: dict[str, Any]) -> None:

@@ -20,15 +20,15 @@ from lab3.journal import Journal, open_journal, read_lines
 from lab3.layers import score_convolutions
 from lab3.pipeline.fingerprints import sweep_header
 from lab3.pipeline.materials import Materials, Work
-from lab3.pipeline.record import tell_channels, tell_end
 from lab3.progress import Advance
 from lab3.rank import PruneStep, channel_stats, describe_surplus, plan_pruning
 from lab3.scores import NEED_FEATURES, cheap_scores, score_channels
 from lab3.selfcheck import check_split
 from lab3.split import Split, split_model
 from lab3.timing import timed
+from lab3.tracking.events import Alert
 
-_MOST_CLASSES_SHOWN = 100
+_MAX_CLASSES_SHOWN = 100
 
 
 def sweep_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def sweep_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
     if prune.layer is None and (names := score_convolutions(materials.model)):
         progress.say(f"the channels of {' and '.join(names)} are the classes: the last convolution before is pruned")
     if split.reason:
-        progress.say(f"the network behind {split.layer_name} is run whole for every K: {split.reason}")
+        progress.say(f"the network behind {split.layer_name} is run in full for every K: {split.reason}")
     with timed(elapsed, "capture_s"):
         captured = _capture(work, split, test)
     with timed(elapsed, "score_s"):
@@ -68,8 +68,7 @@ def sweep_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
     with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, header) as journal:
         points = readers.points_of_rows(journal.rows)
         _check_points(points, steps, materials, split.n_labels, config.sweep.shortcut == "inferred")
-        for point in points:
-            work.tracker.log_point(point)
+        work.events.replay("points")
         with progress.bar("sweep", len(steps), "K") as advance:
             advance(len(points), "")
             _compute(work, split, captured, steps, journal, points, advance)
@@ -86,7 +85,7 @@ def sweep_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
         if point.confusion is not None:
             outputs.draw_confusion(run, point, class_names, facts)
     outputs.draw_accuracy(run, points, split.layer_name, split.n_channels, facts)
-    tell_end(run, config, points, work.tracker)
+    work.events.replay("end")
     layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
     settings = {
         **prune.model_dump(exclude={"layer", "score_on"}),
@@ -107,13 +106,13 @@ def _check_points(
     points: Sequence[SweepPoint], steps: Sequence[PruneStep], materials: Materials, n_labels: int, infers: bool
 ) -> None:
     """Raise `RunStateError` if the journal has a point that this sweep cannot have."""
-    gone = {step.k: step.pruned_channels for step in steps}
+    pruned = {step.k: step.pruned_channels for step in steps}
     seen: set[int] = set()
     for point in points:
         for rule, is_kept in (
-            ("be of the schedule", point.k in gone),
+            ("be of the schedule", point.k in pruned),
             ("be there once", point.k not in seen),
-            ("have the channels gone that the ranking gives", point.pruned_channels == gone.get(point.k)),
+            ("have the pruned channels that the ranking gives", point.pruned_channels == pruned.get(point.k)),
             (f"be of {len(materials.test)} images", point.total == len(materials.test)),
             ("be right for as many images as its classes", point.correct == sum(point.class_correct) <= point.total),
             ("say what was inferred only where the run infers", point.is_inferred == infers),
@@ -144,8 +143,8 @@ def _compute(
     points: list[SweepPoint],
     advance: Advance,
 ) -> None:
-    """Add every missing point to the journal, then to `points`, and tell the tracker."""
-    config, tracker, labels_n = work.config, work.tracker, work.materials.test.labels_n
+    """Add every missing point to the journal, then to `points`, and log it."""
+    config, labels_n = work.config, work.materials.test.labels_n
     done = {point.k for point in points}
     floor = config.tracking.alert_below
     saves = config.sweep.save_predictions
@@ -161,28 +160,28 @@ def _compute(
         shortcut=config.sweep.shortcut,
         predictions_kn=predictions_kn,
         on_block=work.progress.stop_if_asked,
-        confusion_k={0, *config.sweep.feature_maps_k} if split.n_labels <= _MOST_CLASSES_SHOWN else (),
+        confusion_k={0, *config.sweep.feature_maps_k} if split.n_labels <= _MAX_CLASSES_SHOWN else (),
     ):
         if point.k in done:
             continue
         journal.append(outputs.row_of_point(point))
         points.append(point)
-        tracker.log_point(point)
+        work.events.log(point)
         if point.k == 0 and floor is not None and point.accuracy < floor:
             text = f"accuracy {point.accuracy:.4f} before any channel is pruned, below {floor}"
-            tracker.alert("low baseline", text)
+            work.events.log(Alert("low baseline", text))
         advance(1, f"K={point.k} accuracy {point.accuracy:.4f}")
     if predictions_kn is not None:
         outputs.write_predictions(work.run, [step.k for step in steps], predictions_kn, labels_n)
 
 
 def _rank(work: Work, split: Split, captured: Capture) -> tuple[PruneStep, ...]:
-    """The channels gone at each K, with the channel table and the feature maps drawn and told."""
+    """The channels pruned at each K, with the channel table and the feature maps drawn and logged."""
     run, config, materials, progress = work.run, work.config, work.materials, work.progress
     prune = config.prune
-    # What no journal vouches for is made again.
-    is_vouched = run.journal_jsonl.exists() and bool(read_lines(run.journal_jsonl, is_finished=False))
-    if not (is_vouched and run.capture_npz.exists() and run.scores_csv.exists()):
+    # Computed again unless a journal follows from it.
+    has_journal = run.journal_jsonl.exists() and bool(read_lines(run.journal_jsonl, is_finished=False))
+    if not (has_journal and run.capture_npz.exists() and run.scores_csv.exists()):
         scored = materials.scored_on
         if scored is not materials.test:
             needs_features = prune.criterion in NEED_FEATURES
@@ -215,7 +214,7 @@ def _rank(work: Work, split: Split, captured: Capture) -> tuple[PruneStep, ...]:
     outputs.draw_feature_maps(
         run, split.layer_name, mean_map_hwc, split.pruned_map, drawn, _facts(config, materials.test)
     )
-    tell_channels(run, config, channels, work.tracker)
+    work.events.replay("channels")
     return steps
 
 
