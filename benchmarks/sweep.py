@@ -34,7 +34,8 @@ from lab3.graph import list_layers
 from lab3.journal import open_journal
 from lab3.outputs import row_of_point
 from lab3.pipeline import Session, start_run
-from lab3.tracking import open_tracker
+from lab3.tracking import RunSettings, open_tracker
+from lab3.tracking.events import Finished
 from tests.reference import literal_sweep
 
 PARTS = (
@@ -176,16 +177,16 @@ def measure_command(bench: Bench, literal_s: float) -> dict[str, float]:
         command_s = time.perf_counter() - start
         elapsed = run.read_manifest().elapsed_s or {}
         start = time.perf_counter()
-        tracker = open_tracker("offline", Path(folder), "record", warn=print, is_resumed=False)
+        tracker = open_tracker("offline", RunSettings(Path(folder), "record"), print)
         started_s = time.perf_counter() - start
         start = time.perf_counter()
         with open_journal(Path(folder) / "journal.jsonl", {}) as journal:
-            for point in points:
+            for step, point in enumerate(points):
                 journal.append(row_of_point(point))
-                tracker.log_point(point)
-            tracker.log_media()  # what is held back
+                tracker.log(step, point)
+            tracker.log(len(points), Finished({}))  # sends what is held back
         record_s = (time.perf_counter() - start) / len(points) * len(bench.steps)
-        tracker.finish({}, 0)
+        tracker.close(0)
     return {
         "command_s": command_s,
         **elapsed,

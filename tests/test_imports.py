@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "manifest": {"backend", "files", "foreign", "reading", ""},
     "rundir": {"config", "errors", "files", "manifest", "reading"},
     "figures": {"engine", "files", "foreign", "training"},
-    "tracking": {"errors", "engine", "rank", "training"},
+    "tracking": {"config", "errors", "engine", "rank", "training"},
     "readers": {"engine", "journal", "rank", "reading", "rundir", "scores", "training"},
     "outputs": {"engine", "figures", "files", "journal", "rank", "readers", "rundir", "scores", "training"},
     "arguments": {"config", "data", "errors"},

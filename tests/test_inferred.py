@@ -19,9 +19,9 @@ from lab3.config import load_config
 from lab3.errors import ConfigError
 from lab3.model_files import save_model
 from lab3.outputs import write_comparison
-from lab3.pipeline.record import tell_record
+from lab3.pipeline.record import replay_record
 from lab3.rundir import RunDir
-from lab3.tracking import open_tracker
+from lab3.tracking import RunSettings, open_tracker
 from tests.reference import literal_sweep
 from tests.test_tracking import read_back
 from tests.test_verify import edit_point
@@ -138,7 +138,8 @@ def test_the_files_of_a_run_say_what_was_inferred(inferred_run: Path, invoke: Ca
 @pytest.mark.usefixtures("fresh_client")
 def test_wandb_says_what_was_inferred(inferred_run: Path, tmp_path: Path) -> None:
     warnings: list[str] = []
-    tell_record(RunDir(inferred_run), open_tracker("offline", tmp_path, "rare", warn=warnings.append, is_resumed=False))
+    tracker = open_tracker("offline", RunSettings(tmp_path, "rare"), warnings.append)
+    replay_record(RunDir(inferred_run), tracker)
     assert warnings == []
     records = read_back(tmp_path)
     points = [r["history"]["item"] for r in records if r["type"] == "history" and "K" in r["history"]["item"]]

@@ -284,14 +284,14 @@ def test_a_configuration_that_is_changed_or_removed_in_mid_run_is_reported(
 ) -> None:
     from lab3.pipeline import sweeping
 
-    original = sweeping.tell_end  # type: ignore[attr-defined]
+    original = sweeping.plot_accuracy  # type: ignore[attr-defined]
     config = tmp_path / "runs" / "r" / "config.yaml"
 
-    def touch(*args: Any) -> None:
-        original(*args)
+    def touch(*args: Any, **settings: Any) -> Any:
         change()
+        return original(*args, **settings)
 
-    monkeypatch.setattr(sweeping, "tell_end", touch)
+    monkeypatch.setattr(sweeping, "plot_accuracy", touch)
     command = ("sweep", toy_files[0], "--data", toy_files[1], "--run-id", "r")
     change: Callable[[], object] = lambda: config.write_text(config.read_text().replace("bias: zero", "bias: keep"))  # noqa: E731
     result = invoke(*command)

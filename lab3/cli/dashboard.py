@@ -24,7 +24,7 @@ def dashboard_group() -> None:
 @click.option("--entity", metavar="NAME", help="W&B entity; by default WANDB_ENTITY, then wandb_config.yaml.")
 @click.option("--dry-run", is_flag=True, help="Print what would be pushed as JSON; needs no server, key or entity.")
 def push_command(run: Path | None, project: str | None, entity: str | None, dry_run: bool) -> None:
-    """Create or update a workspace for all sweeps of a project and, for a RUN, a report that tells its story.
+    """Create or update a workspace for all sweeps of a project and, for a RUN, a report on it.
 
     A second push replaces both. Needs the package wandb-workspaces: pip install 'lab3[dashboards]'.
 

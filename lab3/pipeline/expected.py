@@ -2,14 +2,38 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from lab3.engine import SweepPoint
-from lab3.tracking import Asset, ChannelTable, Tracker
-from lab3.tracking.payloads import row_of_epoch, row_of_point
-from lab3.tracking.remote import RemoteRun
-from lab3.training import Epoch
+from lab3.tracking.events import Asset, ChannelTable, Event, Tracker
+from lab3.tracking.offline import ShownRun
+from lab3.tracking.payloads import row_of, summary_of
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a server, or an offline run, shows of a run: its first `n_there` rows are right.
+
+    In words: `damage`, which no further row can repair; `lacking`, which sending what follows those rows adds. And
+    `unlinked`, the artifacts of the server that the run was made from and is not linked with.
+    """
+
+    n_there: int
+    damage: list[str]
+    lacking: list[str]
+    unlinked: list[str]
+
+    @property
+    def problems(self) -> list[str]:
+        """All but links, which only the server has."""
+        return self.damage + self.lacking
+
+    @property
+    def differences(self) -> list[str]:
+        """All of it in words; nothing if the run is up to date."""
+        links = [f"it is not linked with {', '.join(self.unlinked)}"] if self.unlinked else []
+        return self.problems + links
 
 
 @dataclass
@@ -17,103 +41,60 @@ class Expected(Tracker):
     """A tracker that keeps what the server should show."""
 
     run_id: str
-    rows: list[tuple[dict[str, Any], frozenset[str]]] = field(default_factory=list)  # with the names of pictures
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
     artifacts: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
-    has_table: bool = False
-    summary: Mapping[str, Any] = field(default_factory=dict)
-    is_finished: bool = True
-    _waiting: set[str] = field(default_factory=set)
+    is_finished: bool = False
 
-    def log_epoch(self, epoch: Epoch) -> None:
-        """Expect a row."""
-        self.rows.append((row_of_epoch(epoch), frozenset()))
+    def log(self, step: int, event: Event) -> None:
+        """Expect a row, a part of the summary or an artifact."""
+        if (row := row_of(event)) is not None:
+            self.rows.append(row)
+        self.summary |= summary_of(event)
+        if isinstance(event, ChannelTable):
+            # The name that W&B gives a table's artifact.
+            self.artifacts.add(f"run-{self.run_id}-channels")
+        if isinstance(event, Asset):
+            if event.artifact:
+                self.used.add(event.artifact)
+            else:
+                self.artifacts.add(event.name)
 
-    def log_asset(self, asset: Asset) -> None:
-        """Expect an artifact."""
-        if asset.artifact:
-            self.used.add(asset.artifact)
-        else:
-            self.artifacts.add(asset.name)
-
-    def log_channels(self, table: ChannelTable) -> None:
-        """Expect a table in the summary."""
-        self.has_table = True
-        # The name that W&B gives a table's artifact.
-        self.artifacts.add(f"run-{self.run_id}-channels")
-
-    def log_figures(self, figures: Mapping[str, Path]) -> None:
-        """Expect pictures with the next media."""
-        self._waiting.update(figures)
-
-    def log_media(self) -> None:
-        """Expect a row of what waits, if anything."""
-        if self._waiting:
-            self.rows.append(({}, frozenset(self._waiting)))
-            self._waiting.clear()
-
-    def log_point(self, point: SweepPoint) -> None:
-        """Expect a row."""
-        self.rows.append((row_of_point(point), frozenset()))
-
-    def finish(self, summary: Mapping[str, Any], exit_code: int, *, is_preempted: bool = False) -> str | None:
-        """Expect a summary and a state, and what still waits."""
-        if exit_code == 0:
-            self.log_media()
-        self.summary, self.is_finished = summary, exit_code == 0
+    def close(self, exit_code: int) -> str | None:
+        """Expect a state."""
+        self.is_finished = exit_code == 0
         return None
 
-    def n_rows_in(self, remote: RemoteRun | None) -> int:
-        """How many rows, from the first on, the server has with all that belongs to them, pictures' files aside."""
-        if remote is None:
-            return 0
-        for number, (found, (row, media)) in enumerate(zip(remote.rows, self.rows, strict=False)):
-            if any(found.get(name) != value for name, value in row.items()) or not media <= set(found):
-                return number
-        return min(len(remote.rows), len(self.rows))
-
-    def damage(self, remote: RemoteRun | None) -> list[str]:
-        """What of the server's rows no further row can mend, in words; nothing if they are the first of these rows."""
-        if remote is None:
-            return []
-        n_there = self.n_rows_in(remote)
-        rows = zip(remote.rows[:n_there], self.rows, strict=False)
-        missing = sorted({found[name]["path"] for found, (_, media) in rows for name in media} - remote.files)
-        found = [f"of its {remote.n_lines} rows only the first {n_there} are right"] * (remote.n_lines > n_there)
-        return found + [f"the files of {len(missing)} pictures are missing, as {path}" for path in missing[:1]]
-
-    def missing_inputs(self, remote: RemoteRun | None) -> list[str]:
-        """Artifacts the run was made from that the server does not link with it."""
-        there = remote.used if remote else frozenset()
-        return sorted(self.used - there)
-
-    def differences(self, remote: RemoteRun | None) -> list[str]:
-        """What the server does not show as the folder has it, in words; nothing if all is there."""
-        found = self.damage(remote) + self.run_differences(remote)
-        if inputs := self.missing_inputs(remote):
-            found.append(f"it is not linked with {', '.join(inputs)}")
-        return found
-
-    def run_differences(self, remote: RemoteRun | None) -> list[str]:
-        """As `differences`, what sending the rows that are not there, if any, and the run's end cannot add aside."""
-        if remote is None:
-            return ["the server has no such run"]
-        found = []
-        n_there = self.n_rows_in(remote)
+    def compare(self, shown: ShownRun | None) -> Comparison:
+        """How what is shown differs; None is no run at all."""
+        if shown is None:
+            return Comparison(0, [], ["the server has no such run"], sorted(self.used))
+        rows = zip(shown.rows, self.rows, strict=False)
+        right = list(takewhile(lambda both: _is_right(*both), rows))
+        n_there, damage, lacking = len(right), [], []
+        if shown.n_lines > n_there:
+            damage.append(f"of its {shown.n_lines} rows only the first {n_there} are right")
+        paths = {found[name]["path"] for found, row in right for name in row if isinstance(row[name], Path)}
+        if missing := sorted(paths - shown.files):
+            damage.append(f"the files of {len(missing)} pictures are missing, as {missing[0]}")
         if n_there < len(self.rows):
-            found.append(f"{n_there} of {len(self.rows)} rows are there")
-        missing = sorted(self.artifacts - remote.artifacts)
-        if missing:
-            found.append(f"artifacts are missing: {', '.join(missing)}")
-        wrong = sorted(name for name, value in self.summary.items() if remote.summary.get(name) != value)
-        wrong += ["channels"] * (self.has_table and not self._has_table(remote))
-        if wrong:
-            found.append(f"the summary differs in {', '.join(wrong)}")
-        if (remote.state == "finished") != self.is_finished:
-            found.append(f"its state is {remote.state}, but the run is {'' if self.is_finished else 'not '}finished")
-        return found
+            lacking.append(f"{n_there} of {len(self.rows)} rows are there")
+        if artifacts := sorted(self.artifacts - shown.artifacts):
+            lacking.append(f"artifacts are missing: {', '.join(artifacts)}")
+        if wrong := [name for name in sorted(self.summary) if not self._is_in_summary(name, shown)]:
+            lacking.append(f"the summary differs in {', '.join(wrong)}")
+        if (shown.state == "finished") != self.is_finished:
+            lacking.append(f"its state is {shown.state}, but the run is {'' if self.is_finished else 'not '}finished")
+        return Comparison(n_there, damage, lacking, sorted(self.used - shown.used))
 
-    @staticmethod
-    def _has_table(remote: RemoteRun) -> bool:
-        table = remote.summary.get("channels")
-        return isinstance(table, Mapping) and table.get("path") in remote.files
+    def _is_in_summary(self, name: str, shown: ShownRun) -> bool:
+        expected, found = self.summary[name], shown.summary.get(name)
+        if isinstance(expected, ChannelTable):
+            return isinstance(found, Mapping) and found.get("path") in shown.files
+        return bool(found == expected)
+
+
+def _is_right(found: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """True if a row that is shown has all that the expected one has, pictures' files aside."""
+    return all(name in found if isinstance(value, Path) else found.get(name) == value for name, value in row.items())

@@ -14,13 +14,14 @@ from lab3.errors import ConfigError, DataError
 from lab3.foreign import sha256_file
 from lab3.manifest import Manifest, ModelFile, Source, Sources
 from lab3.model_files import load_model
+from lab3.pipeline.record import EventLog
 from lab3.pipeline.session import Session, with_settings
 from lab3.preprocess import Preprocessing
 from lab3.progress import Progress
 from lab3.rundir import RunDir
 from lab3.schedule import parse_schedule
 from lab3.split import split_model
-from lab3.tracking import Mode, Tracker
+from lab3.tracking import Mode
 from lab3.tracking.artifacts import PREFIX, fetch_artifact
 
 _WITH_TRAINING_SPLIT = ("digits", "cifar10")
@@ -104,13 +105,13 @@ class Materials:
 
 @dataclass(frozen=True)
 class Work:
-    """A run that is worked on: its folder and settings, what it works on, and what logs it."""
+    """A run that is worked on: its folder and settings, what it works on, and where its events are logged."""
 
     run: RunDir
     config: Config
     manifest: Manifest
     materials: Materials
-    tracker: Tracker
+    events: EventLog
     progress: Progress
 
 

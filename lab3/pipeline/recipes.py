@@ -12,7 +12,7 @@ from lab3.foreign import sha256_file
 from lab3.manifest import Kind, Manifest, TrainedModel, hash_files, make_manifest, name_inputs, now
 from lab3.pipeline.checks import check_files, check_inputs, check_room, check_same_settings, check_same_versions
 from lab3.pipeline.materials import Materials, Work, fetch_inputs, load_materials
-from lab3.pipeline.record import flatten_summary, tell_inputs, tell_results, tell_training, tracker_settings
+from lab3.pipeline.record import EventLog, run_settings
 from lab3.pipeline.session import Session, with_settings
 from lab3.pipeline.stopping import saying_what_is_kept
 from lab3.pipeline.sweeping import sweep_network
@@ -20,7 +20,7 @@ from lab3.pipeline.training import summarise_training, train_network
 from lab3.progress import Progress
 from lab3.rundir import RunDir, claim_run, new_run_id, open_run
 from lab3.timing import timed
-from lab3.tracking import Mode, open_tracker, tracking_folder
+from lab3.tracking import Mode, open_tracker
 
 _REMEDY = "put the file back, or start a new run"
 
@@ -107,35 +107,25 @@ def _work(
     run.figures.mkdir(exist_ok=True)
     # It can wait for a server.
     with progress.stoppable():
-        tracker = open_tracker(
-            mode,
-            tracking_folder(run.path),
-            run.run_id,
-            warn=progress.warn,
-            is_stopping=progress.is_asked_to_stop,
-            is_resumed=is_resumed,
-            start_timeout_s=config.tracking.start_timeout_s,
-            finish_timeout_s=config.tracking.finish_timeout_s,
-            **tracker_settings(run, config),
-        )
+        settings = replace(run_settings(run, config), is_resumed=is_resumed)
+        tracker = open_tracker(mode, settings, progress.warn, progress.is_asked_to_stop)
     try:
-        summary = _compute(Work(run, config, manifest, materials, tracker, progress))
+        _compute(Work(run, config, manifest, materials, EventLog(run, config, tracker), progress))
     except BaseException as error:
-        is_stopped = isinstance(error, StoppedError)
-        tracker.finish({}, error.exit_code if isinstance(error, StoppedError) else 1, is_preempted=is_stopped)
+        tracker.close(error.exit_code if isinstance(error, StoppedError) else 1)
         if isinstance(error, FileNotFoundError) and not run.manifest_json.exists():
             reason = f"run {run.path} was removed while it was worked on ({error}); start it again"
             raise RunStateError(reason) from error
         raise
-    if place := tracker.finish(flatten_summary(summary), exit_code=0):
+    if place := tracker.close(0):
         progress.say(place)
     return run
 
 
-def _compute(work: Work) -> dict[str, Any]:
-    """All that is missing of the run; returns the content of `summary.json`."""
-    run, tracker, elapsed = work.run, work.tracker, dict[str, float]()
-    tell_training(run, tracker)
+def _compute(work: Work) -> None:
+    """All that is missing of the run."""
+    run, events, elapsed = work.run, work.events, dict[str, float]()
+    events.replay("epochs")
     if work.materials.model_path is None:
         with timed(elapsed, "train_s"):
             work = replace(work, materials=train_network(work))
@@ -144,12 +134,11 @@ def _compute(work: Work) -> dict[str, Any]:
         model = TrainedModel(str(path), sha256_file(path))
         work = replace(work, manifest=replace(work.manifest, model=model))
         run.write_manifest(work.manifest)
-    tell_inputs(run, work.config, tracker)
+    events.replay("inputs")
     summary = summarise_training(work) if work.manifest.kind == "train" else sweep_network(work, elapsed)
-    summary = {"run_id": run.run_id, **summary}
-    _finish(work, replace(work.manifest, finished_at=now(), elapsed_s=elapsed), summary)
-    tell_results(run, tracker)
-    return summary
+    finished = replace(work.manifest, finished_at=now(), elapsed_s=elapsed)
+    _finish(work, finished, {"run_id": run.run_id, **summary})
+    events.replay("results")
 
 
 def _finish(work: Work, manifest: Manifest, summary: dict[str, Any]) -> None:

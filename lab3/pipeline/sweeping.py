@@ -21,15 +21,15 @@ from lab3.journal import Journal, open_journal, read_lines
 from lab3.layers import score_convolutions
 from lab3.pipeline.checks import problems_of_points, sweep_header
 from lab3.pipeline.materials import Materials, Work
-from lab3.pipeline.record import tell_channels, tell_end
 from lab3.progress import Advance
 from lab3.rank import PruneStep, channel_stats, describe_surplus, plan_pruning
 from lab3.scores import NEED_FEATURES, cheap_scores, score_channels
 from lab3.selfcheck import check_split
 from lab3.split import Split, split_model
 from lab3.timing import timed
+from lab3.tracking.events import Alert
 
-_MOST_CLASSES_SHOWN = 100
+_MAX_CLASSES_SHOWN = 100
 
 
 def sweep_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def sweep_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
     if prune.layer is None and (names := score_convolutions(materials.model)):
         progress.say(f"the channels of {' and '.join(names)} are the classes: the last convolution before is pruned")
     if split.reason:
-        progress.say(f"the network behind {split.layer_name} is run whole for every K: {split.reason}")
+        progress.say(f"the network behind {split.layer_name} is run in full for every K: {split.reason}")
     with timed(elapsed, "capture_s"):
         captured = _capture(work, split, test)
     with timed(elapsed, "score_s"):
@@ -73,8 +73,7 @@ def sweep_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
             raise RunStateError(
                 f"{journal.path} has points that this sweep cannot have: {first_few(problems)}; start a new run"
             )
-        for point in points:
-            work.tracker.log_point(point)
+        work.events.replay("points")
         with progress.bar("sweep", len(steps), "K") as advance:
             advance(len(points), "")
             _compute(work, split, captured, steps, journal, points, advance)
@@ -92,7 +91,7 @@ def sweep_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
             outputs.draw_confusion(run, point, class_names, facts)
     curve = plot_accuracy(points, split.layer_name, split.n_channels, facts=facts)
     save_figure(curve, run.figure("accuracy_curve"))
-    tell_end(run, config, points, work.tracker)
+    work.events.replay("end")
     layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
     settings = {
         **prune.model_dump(exclude={"layer", "score_on"}),
@@ -124,7 +123,7 @@ def _compute(
     advance: Advance,
 ) -> None:
     """Add every missing point to the journal, then to `points`, and log it."""
-    config, tracker, labels_n = work.config, work.tracker, work.materials.test.labels_n
+    config, labels_n = work.config, work.materials.test.labels_n
     done = {point.k for point in points}
     floor = config.tracking.alert_below
     saves = config.sweep.save_predictions
@@ -140,16 +139,16 @@ def _compute(
         shortcut=config.sweep.shortcut,
         predictions_kn=predictions_kn,
         on_block=work.progress.stop_if_asked,
-        confusion_k={0, *config.sweep.feature_maps_k} if split.n_labels <= _MOST_CLASSES_SHOWN else (),
+        confusion_k={0, *config.sweep.feature_maps_k} if split.n_labels <= _MAX_CLASSES_SHOWN else (),
     ):
         if point.k in done:
             continue
         journal.append(outputs.row_of_point(point))
         points.append(point)
-        tracker.log_point(point)
+        work.events.log(point)
         if point.k == 0 and floor is not None and point.accuracy < floor:
             text = f"accuracy {point.accuracy:.4f} before any channel is pruned, below {floor}"
-            tracker.alert("low baseline", text)
+            work.events.log(Alert("low baseline", text))
         advance(1, f"K={point.k} accuracy {point.accuracy:.4f}")
     if predictions_kn is not None:
         predictions = outputs.predictions_npz([step.k for step in steps], predictions_kn, labels_n)
@@ -195,7 +194,7 @@ def _rank(work: Work, split: Split, captured: Capture) -> tuple[PruneStep, ...]:
     outputs.draw_feature_maps(
         run, split.layer_name, mean_map_hwc, split.pruned_map, drawn, _facts(config, materials.test)
     )
-    tell_channels(run, config, channels, work.tracker)
+    work.events.replay("channels")
     return steps
 
 

@@ -17,7 +17,7 @@ from lab3.training import Augmentation, Epoch, best_epoch, count_batches, train_
 def train_network(work: Work) -> Materials:
     """Train the model, save it in the run; returns the materials with the saved model's path.
 
-    Training that was stopped goes on behind the last epoch that the run has.
+    Training that was stopped continues after the last epoch that the run has.
     """
     run, config, materials, progress = work.run, work.config, work.materials, work.progress
     assert materials.train is not None
@@ -33,10 +33,10 @@ def train_network(work: Work) -> Materials:
         checkpoints = Checkpoints(run.checkpoints, {row["epoch"]: str(row.get("checkpoint")) for row in journal.rows})
         advance(len(history) * n_batches, "")
 
-        def keep(epoch: Epoch) -> None:
+        def log(epoch: Epoch) -> None:
             journal.append(outputs.row_of_epoch(epoch, checkpoints.sha256s[epoch.epoch]))
             history.append(epoch)
-            work.tracker.log_epoch(epoch)
+            work.events.log(epoch)
             shown = epoch.accuracy if epoch.val_accuracy is None else epoch.val_accuracy
             name = "accuracy" if epoch.val_accuracy is None else "validation accuracy"
             advance(0, f"epoch {epoch.epoch}/{settings.epochs}, {name} {shown:.4f}")
@@ -54,13 +54,12 @@ def train_network(work: Work) -> Materials:
             seed=config.seed,
             checkpoints=checkpoints,
             history=tuple(history),
-            on_epoch=keep,
+            on_epoch=log,
             on_batch=lambda n: advance(n, ""),
         )
     write_atomically(run.epochs_csv, outputs.epochs_csv(history))
     progress.say(f"kept the weights of epoch {best_epoch(history).epoch} of {len(history)}")
     save_figure(plot_learning_curves(history, f"{run.run_id}: training"), run.figure("learning_curves"))
-    work.tracker.log_figures({"learning_curves": run.figure("learning_curves")})
     path = run.path / f"model.{settings.format}"
     save_model(materials.model, path)
     checkpoints.remove()

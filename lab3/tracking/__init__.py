@@ -1,26 +1,16 @@
-"""Live views of a run. The run folder is the record: a tracker is told what is already written there."""
+"""Live views of a run. The run folder is the record: a tracker logs what is already written there."""
 
 import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lab3.errors import ConfigError
-from lab3.tracking.client import check_local_settings, import_client
-from lab3.tracking.tracker import Asset, ChannelTable, Tracker
+from lab3.tracking.client import check_local_settings, has_key
+from lab3.tracking.events import Event, RowEvent, RunSettings, Tracker
 
 Mode = Literal["online", "offline", "disabled"]
 
-__all__ = [
-    "Asset",
-    "ChannelTable",
-    "Mode",
-    "Tracker",
-    "choose_mode",
-    "open_tracker",
-    "prepare_client",
-    "tracking_folder",
-]
+__all__ = ["Event", "Mode", "RowEvent", "RunSettings", "Tracker", "choose_mode", "open_tracker"]
 
 _MODES: dict[str, Mode] = {"online": "online", "offline": "offline", "disabled": "disabled"}
 _MODES |= {"run": "online", "dryrun": "offline"}  # W&B's earlier names
@@ -41,31 +31,23 @@ def choose_mode(flag: str | None, configured: str) -> tuple[Mode, str]:
         if _MODES[choice] != "disabled":
             check_local_settings()
         return _MODES[choice], f"chosen by {origin}"
-    from lab3.tracking.wandb_tracker import has_key
-
     if has_key():
         return "online", "a key is configured"
     return "offline", "no W&B key is configured"
 
 
-def prepare_client(folder: Path) -> None:
-    """Have W&B's client, which reads its environment once, keep what it stages below `folder` from now on."""
-    import_client().teardown()
-    os.environ["WANDB_DATA_DIR"] = str((folder / "wandb" / "data").absolute())
+def open_tracker(
+    mode: Mode,
+    settings: RunSettings,
+    warn: Callable[[str], None],
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> Tracker:
+    """A tracker of one run. Trouble with W&B goes to `warn` once and is never raised.
 
-
-def tracking_folder(run: Path) -> Path:
-    """Where W&B's files of the run in the folder `run` lie: `WANDB_DIR`, else the folder itself."""
-    return Path(os.environ.get("WANDB_DIR") or run)
-
-
-def open_tracker(mode: Mode, folder: Path, run_id: str, *, warn: Callable[[str], None], **settings: Any) -> Tracker:
-    """A tracker that writes W&B's files below `folder`. Trouble with W&B is told to `warn` once and never raised.
-
-    `settings`: those of `WandbTracker`.
+    While `is_stopping` gives True, it waits for W&B only for seconds.
     """
     if mode == "disabled":
         return Tracker()
     from lab3.tracking.wandb_tracker import WandbTracker
 
-    return WandbTracker(mode, folder, run_id, warn=warn, **settings)
+    return WandbTracker(mode, settings, warn, is_stopping)

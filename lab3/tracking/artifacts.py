@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from lab3.errors import ConfigError, ServerError
-from lab3.tracking.client import import_client
+from lab3.errors import ConfigError
+from lab3.tracking.client import asking, import_client
 
 PREFIX = "wandb://"
 _FORM = re.compile(r"wandb://[\w.-]+/[\w.-]+/[\w.-]+:[\w.-]+")
@@ -22,16 +22,12 @@ def fetch_artifact(address: str, type: Literal["model", "dataset"], folder: Path
     if not _FORM.fullmatch(address):
         raise ConfigError(f"an artifact must be wandb://entity/project/name:alias, got {address}")
     wandb = import_client()
-    try:
+    with asking(f"did not give {address}", "look at the name and the key"):
         artifact = wandb.Api().artifact(address.removeprefix(PREFIX))
         # An alias is another version tomorrow.
         name = f"{artifact.qualified_name.rpartition(':')[0]}:{artifact.version}"
         root = folder / re.sub(r"[/:]", "-", name)
         artifact.download(root=str(root))
-    except Exception as error:
-        # The client raises errors of many libraries, and one type of its own for whatever the server answers.
-        reason = f"{error.__class__.__name__}: {error}"
-        raise ServerError(f"W&B did not give {address} ({reason}); look at the name and the key") from error
     files = [path for path in root.rglob("*") if path.is_file()]
     fitting = [path for path in files if path.name.endswith(_ENDINGS[type])]
     if len(fitting) == 1:

@@ -1,54 +1,66 @@
-"""What a tracker is told, in the forms that Weights & Biases takes."""
+"""What each event is in Weights & Biases: a row of the history, a part of the summary or an artifact."""
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from lab3.engine import SweepPoint
-from lab3.tracking.tracker import Asset, ChannelTable
+from lab3.tracking.events import Asset, ChannelTable, Event, Finished, MediaReady
 from lab3.training import Epoch
 
-
-def row_of_epoch(epoch: Epoch) -> dict[str, Any]:
-    """What W&B's history holds of an epoch of training."""
-    values = {f"train/{name}": value for name, value in asdict(epoch).items() if value is not None}
-    return {"epoch": values.pop("train/epoch"), **values}
-
-
-def row_of_point(point: SweepPoint) -> dict[str, Any]:
-    """What W&B's history holds of a point, media aside; a loss that is an estimate has another name."""
-    loss: dict[str, Any] = {"loss": point.loss}
-    if point.is_inferred:
-        loss = {
-            "loss_estimate": point.loss,
-            "loss_se": point.loss_se,
-            "n_inferred": point.n_inferred,
-            "n_audited": point.n_audited,
-        }
-    return {
-        "K": point.k,
-        "n_pruned": point.n_pruned,
-        "correct": point.correct,
-        "accuracy": point.accuracy,
-        **loss,
-        "top5_accuracy": point.top5_correct / point.total,
-        "n_changed": point.n_changed,
-    }
+# What a point's row holds beside K; nothing where the value is None. A loss that is an estimate has another name.
+POINT_COLUMNS: dict[str, Callable[[SweepPoint], float | None]] = {
+    "n_pruned": lambda point: point.n_pruned,
+    "correct": lambda point: point.correct,
+    "accuracy": lambda point: point.accuracy,
+    "loss": lambda point: None if point.is_inferred else point.loss,
+    "top5_accuracy": lambda point: point.top5_correct / point.total,
+    "n_changed": lambda point: point.n_changed,
+    "loss_estimate": lambda point: point.loss if point.is_inferred else None,
+    "loss_se": lambda point: point.loss_se,
+    "n_inferred": lambda point: point.n_inferred,
+    "n_audited": lambda point: point.n_audited,
+}
 
 
-def make_table(table: ChannelTable) -> Any:
-    """A `wandb.Table`, the least important channel first, with each one's mean feature map as an image."""
+def row_of(event: Event) -> dict[str, Any] | None:
+    """The event's row of the history; a path in it stands for the picture there. None if it has no row."""
+    match event:
+        case Epoch():
+            values = {f"train/{name}": value for name, value in asdict(event).items() if value is not None}
+            return {"epoch": values.pop("train/epoch"), **values}
+        case SweepPoint():
+            columns = {name: column(event) for name, column in POINT_COLUMNS.items()}
+            return {"K": event.k, **{name: value for name, value in columns.items() if value is not None}}
+        case MediaReady():
+            return dict(event.pictures)
+    return None
+
+
+def summary_of(event: Event) -> dict[str, Any]:
+    """What the event adds to the summary; a `ChannelTable` in it stands for a table with pictures."""
+    match event:
+        case ChannelTable():
+            # In a row of the history its numbers of rows and columns would be metrics, with a chart each.
+            return {"channels": event}
+        case Finished():
+            return _flatten(event.summary)
+    return {}
+
+
+def convert(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A row or a part of the summary with its pictures and tables as objects of W&B's client."""
     import wandb
 
-    columns: list[str | int] = ["channel", "importance", "rank", "pruned_at_k", *table.scores]
-    columns += ["accuracy_at_k"] * bool(table.accuracy_at_k) + ["mean_feature_map"]
-    rows = []
-    for stats in table.channels:
-        row = [*asdict(stats).values(), *(float(scores_c[stats.channel]) for scores_c in table.scores.values())]
-        if table.accuracy_at_k:
-            row.append(None if stats.pruned_at_k is None else table.accuracy_at_k[stats.pruned_at_k])
-        rows.append([*row, wandb.Image(table.pictures[stats.channel])])
-    return wandb.Table(columns, rows)
+    converted = dict(values)
+    for name, value in values.items():
+        if isinstance(value, Path):
+            converted[name] = wandb.Image(str(value))
+        elif isinstance(value, ChannelTable):
+            converted[name] = _make_table(value)
+    return converted
 
 
 def make_artifact(asset: Asset) -> Any:
@@ -64,3 +76,29 @@ def make_artifact(asset: Asset) -> Any:
         # The hash is among the facts; W&B's own would read the file once more, and fail where it is not.
         artifact.add_reference(asset.reference, checksum=False)
     return artifact
+
+
+def _flatten(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"best": {"k": 3}}` as `{"best/K": 3}`, the names that W&B shows."""
+    flat: dict[str, Any] = {}
+    for name, value in summary.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}/{'K' if key == 'k' else key}": inner for key, inner in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _make_table(table: ChannelTable) -> Any:
+    """A `wandb.Table`, the least important channel first, with each one's mean feature map as an image."""
+    import wandb
+
+    columns: list[str | int] = ["channel", "importance", "rank", "pruned_at_k", *table.scores]
+    columns += ["accuracy_at_k"] * bool(table.accuracy_at_k) + ["mean_feature_map"]
+    rows = []
+    for stats in table.channels:
+        row = [*asdict(stats).values(), *(float(scores_c[stats.channel]) for scores_c in table.scores.values())]
+        if table.accuracy_at_k:
+            row.append(None if stats.pruned_at_k is None else table.accuracy_at_k[stats.pruned_at_k])
+        rows.append([*row, wandb.Image(table.pictures[stats.channel])])
+    return wandb.Table(columns, rows)

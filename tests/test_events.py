@@ -1,0 +1,91 @@
+"""A run logs live what is replayed from its folder: the same events, in the same order, with the same row numbers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from lab3.pipeline import recipes
+from lab3.pipeline.record import replay_record
+from lab3.rundir import RunDir
+from lab3.tracking import Event, Tracker
+from lab3.tracking.events import ChannelTable
+from lab3.tracking.payloads import row_of
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+QUICK = ("--set", "train.epochs=1", "--set", "sweep.schedule=0:C:8", "--set", "sweep.feature_maps_k=[8]")
+SWEPT = ["Epoch", "Asset", "Asset", "Asset", "ChannelTable", "MediaReady", *["SweepPoint"] * 4]
+SWEPT += ["ChannelTable", "MediaReady", "Asset", "Finished"]
+TRAINED = ["Epoch", "Asset", "Asset", "Asset", "Asset", "MediaReady", "Finished"]
+
+
+class Notes(Tracker):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[int, Event]] = []
+        self.exit_codes: list[int] = []
+
+    def log(self, step: int, event: Event) -> None:
+        self.logged.append((step, event))
+
+    def close(self, exit_code: int) -> str | None:
+        self.exit_codes.append(exit_code)
+        return None
+
+    @property
+    def kinds(self) -> list[str]:
+        return [type(event).__name__ for _, event in self.logged]
+
+    @property
+    def content(self) -> list[Any]:
+        """Without arrays, which cannot be compared by one sign."""
+        return [(step, each.accuracy_at_k if isinstance(each, ChannelTable) else each) for step, each in self.logged]
+
+
+@pytest.fixture
+def live(monkeypatch: pytest.MonkeyPatch) -> list[Notes]:
+    """One for each start of a run."""
+    opened: list[Notes] = []
+
+    def open_notes(*_: object) -> Notes:
+        opened.append(Notes())
+        return opened[-1]
+
+    monkeypatch.setattr(recipes, "open_tracker", open_notes)
+    return opened
+
+
+@pytest.mark.parametrize(("command", "kinds"), [("run", SWEPT), ("train", TRAINED)])
+def test_what_is_logged_live_is_what_is_replayed(
+    command: str, kinds: list[str], live: list[Notes], invoke: Callable[..., Result]
+) -> None:
+    result = invoke(command, EXPERIMENTS / "digits.yaml", *QUICK, "--run-id", "r")
+    assert result.exit_code == 0, result.output
+    replayed = Notes()
+    replay_record(RunDir(Path("runs", "r")), replayed)
+    (notes,) = live
+    assert notes.kinds == replayed.kinds == kinds
+    assert notes.content == replayed.content
+    assert notes.exit_codes == replayed.exit_codes == [0]
+    # A step for each row, and the same for what has none until the next row.
+    rows = [step for step, event in notes.logged if row_of(event) is not None]
+    assert rows == list(range(7 if kinds == SWEPT else 2))
+
+
+def test_a_resumed_run_logs_everything_again_from_the_start(
+    live: list[Notes], toy_files: tuple[Path, Path], invoke: Callable[..., Result]
+) -> None:
+    assert invoke("sweep", toy_files[0], "--data", toy_files[1], "--run-id", "r").exit_code == 0
+    run = RunDir(Path("runs", "r"))
+    lines = run.journal_jsonl.read_bytes().splitlines(keepends=True)
+    run.journal_jsonl.write_bytes(b"".join(lines[:3]))
+    run.summary_json.unlink()
+    unfinished = Notes()
+    replay_record(run, unfinished)
+    assert invoke("resume", run.path).exit_code == 0
+    first, resumed = live
+    assert first.content == resumed.content
+    assert unfinished.kinds[:6] == first.kinds[:6] and unfinished.exit_codes == [1]
