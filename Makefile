@@ -19,6 +19,9 @@ types:  ## check types
 test:  ## run the default tests
 	$(PYTHON) -m pytest -q -n auto
 
+test-wheel:  ## build the wheel, install it in a fresh environment, run the quick start in an empty folder (minutes)
+	$(PYTHON) -m pytest -q -m wheel
+
 test-shared:  ## run the tests on CIFAR-10 and the trained VGG-16 beside the checkout (minutes)
 	$(PYTHON) -m pytest -q -m shared
 
@@ -51,15 +54,24 @@ fuzz:  ## try to break the readers of files: make fuzz READER=model MINUTES=60
 	  LAB3_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest -q tests/test_fuzz.py -k '$(READER)' --hypothesis-show-statistics \
 	  || exit 1; done
 
-docs:  ## write docs/cli.md from the command line's own help
-	$(PYTHON) docs/build_cli.py
+docs:  ## write docs/cli.md and docs/settings.md from the package itself
+	$(PYTHON) docs/build.py
 
-docs-check:  ## fail if docs/cli.md is stale
-	$(PYTHON) docs/build_cli.py --check
+docs-check:  ## fail if one of them is stale
+	$(PYTHON) docs/build.py --check
 
-check-code: lint types docs-check  ## everything but the tests
+site:  ## build docs/ as a site in site/ (pip install -e '.[docs]' first)
+	$(PYTHON) -m mkdocs build --strict --quiet
+
+dead-code:  ## find code that nothing uses
+	$(PYTHON) -m vulture
+
+spelling:  ## find words that are misspelt
+	$(PYTHON) -m codespell_lib
+
+check-code: lint types dead-code spelling docs-check  ## everything but the tests
 
 check: check-code test  ## everything a commit must pass
 
-.PHONY: help install format lint types test test-shared test-online test-chaos test-graphs test-jax test-torch \
-  test-newest fuzz docs docs-check check-code check
+.PHONY: help install format lint types test test-wheel test-shared test-online test-chaos test-graphs test-jax test-torch \
+  test-newest fuzz docs docs-check site dead-code spelling check-code check

@@ -1,8 +1,8 @@
-"""What is looked at before a stranger's file is parsed: its hash, and the members of a zip."""
+"""Untrusted files and texts: a hash, and words that are safe to print."""
 
 import hashlib
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 
 def sha256_file(path: Path) -> str:
@@ -21,19 +21,9 @@ def one_line(error: Exception) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` of a stranger, such as the name of a layer, in one line: what would steer a terminal is escaped.
+    """untrusted `text`, such as the name of a layer, in one line: what would steer a terminal is escaped.
 
     >>> printable("a\\x1b[31m")
     'a\\\\x1b[31m'
     """
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
-
-
-def problem_of_path(name: str) -> str | None:
-    """What is wrong with a member's name, None if it stays inside the folder it would be unpacked to."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in name[:2]:
-        return f"members must stay inside the archive's folder, got {name[:60]!r}; pack it again"
-    if not name.isprintable():
-        return f"names must be printable, got {name[:60]!r}; rename it"
-    return None

@@ -73,7 +73,7 @@ def start(
     return Process(module, [str(arg) for arg in args], cwd or Path.cwd(), environment or os.environ)
 
 
-def _pipe() -> tuple[TextIO, "Connection[Any, Any]"]:
+def _pipe() -> tuple[TextIO, Connection]:
     reading, writing = _FORKS.Pipe(duplex=False)
     return os.fdopen(os.dup(reading.fileno())), writing
 
@@ -83,8 +83,8 @@ def _run(
     args: list[str],
     cwd: str,
     environment: dict[str, str],
-    outputs: "Connection[Any, Any]",
-    errors: "Connection[Any, Any]",
+    outputs: Connection,
+    errors: Connection,
 ) -> None:
     os.dup2(outputs.fileno(), 1)
     os.dup2(errors.fileno(), 2)

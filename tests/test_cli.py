@@ -399,7 +399,12 @@ def broken(tmp_path: Path, toy_files: tuple[Path, Path]) -> dict[str, str]:
         (["--run-id", "../up"], 78, "a run id must be 1 to 128 letters, digits"),
         (["--out", "a_file"], 78, "the run folder a_file/"),
         (["--device", "gpu"], 78, "--device gpu: tensorflow sees no GPU on this machine; use --device cpu or auto"),
-        (["run", "none.yaml"], 78, "none.yaml: no such file; experiments/ holds examples"),
+        (
+            ["run", "none.yaml"],
+            78,
+            "none.yaml: no such file; give the path of an experiment, or the name of one that lab3 ships: digits, "
+            "simplecnn_cifar10, vgg16_cifar10",
+        ),
         (["resume", "nowhere"], 78, "nowhere: no such run folder"),
         (["resume", "three"], 78, "three is not a run folder: config.yaml and manifest.json missing"),
         (["sweep"], 2, "Missing argument 'MODEL'"),

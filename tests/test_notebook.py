@@ -348,7 +348,7 @@ def test_progress_shows_where_a_person_looks(
         monkeypatch.setenv("TTY_COMPATIBLE", "1")
     else:
         monkeypatch.setattr(bars, "Console", lambda **settings: Console(force_jupyter=True, **settings))
-        monkeypatch.setattr("rich.jupyter.display", lambda segments, text: displayed.append(text))
+        monkeypatch.setattr("rich.jupyter.display", lambda _segments, text: displayed.append(text))
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     lab3.sweep(toy_model, *toy_images, progress=False)
     assert (*capsys.readouterr(), displayed) == ("", "", [])

@@ -151,12 +151,6 @@ def mobilenet() -> Any:
     return keras.Model(inputs, layers.Dense(5, activation="softmax")(x))
 
 
-def network_in_network() -> Any:
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Conv2D(5, 3, activation="relu", name="pruned")(inputs)
-    return keras.Model(inputs, layers.Softmax()(layers.GlobalAveragePooling2D()(x)))
-
-
 def siamese() -> Any:
     inputs = keras.Input((8, 8, 3))
     conv = layers.Conv2D(8, 3, activation="relu", name="pruned")

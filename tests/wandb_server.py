@@ -89,7 +89,6 @@ class WandbServer:
     def __init__(self, port: int = 0) -> None:
         self.runs: dict[str, Run] = {}
         self.artifacts: dict[str, Artifact] = {}
-        self.manifests: dict[str, str] = {}
         self.projects: set[str] = set()
         self.views: dict[str, Json] = {}  # workspaces and reports, by id
         self.faults: list[Fault] = []

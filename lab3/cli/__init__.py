@@ -72,7 +72,7 @@ def main() -> None:
 
     \b
     Start here:
-      lab3 run experiments/digits.yaml
+      lab3 run digits
       lab3 sweep my.h5 --data cifar10
 
     Exit codes: 0 done; 2 wrong usage; 65 bad data or model, or a run that is not what its record says; 74 no room, or

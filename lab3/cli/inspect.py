@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lab3.cli.options import TRACKING_FILE, a_path, data_options, model_option, parse_layer, set_option, take_settings
+from lab3.cli.runs import find_experiment
 
 
 @click.command("inspect")
@@ -54,10 +55,10 @@ def validate_command(experiment: Path, **options: Any) -> None:
 
     \b
     Example:
-      lab3 validate experiments/digits.yaml --set train.epochs=3
+      lab3 validate digits --set train.epochs=3
     """
     from lab3.config import dump_config, load_config
 
-    config = load_config(experiment, take_settings(options), TRACKING_FILE)
+    config = load_config(find_experiment(experiment), take_settings(options), TRACKING_FILE)
     click.echo(dump_config(config), nl=False)
     click.echo(f"{experiment} is valid", err=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+import lab3
 from lab3.cli.options import (
     TRACKING_FILE,
     Options,
@@ -18,6 +19,9 @@ from lab3.cli.options import (
     take_settings,
     variant_options,
 )
+from lab3.errors import ConfigError
+
+EXPERIMENTS = Path(lab3.__file__).with_name("experiments")  # that the package ships
 
 
 @click.command("run")
@@ -28,15 +32,15 @@ from lab3.cli.options import (
 @variant_options
 @starting_options
 def run_command(experiment: Path, **options: Any) -> None:
-    """Run an experiment file: train or load its model, then sweep every K.
+    """Run an experiment, a file or the name of one that lab3 ships: train or load its model, then sweep every K.
 
     KEY=VALUE is short for --set KEY=VALUE. The last line printed is the run's folder.
 
     \b
     Examples:
-      lab3 run experiments/digits.yaml
+      lab3 run digits
       lab3 run experiments/digits.yaml seed=1 prune.criterion=apoz
-      lab3 run experiments/vgg16_cifar10.yaml --model my.h5 --data cifar10-test.zip
+      lab3 run vgg16_cifar10 --model my.h5 --data cifar10-test.zip
     """
     _start(experiment, options)
 
@@ -72,7 +76,7 @@ def train_command(experiment: Path, **options: Any) -> None:
 
     \b
     Example:
-      lab3 train experiments/simplecnn_cifar10.yaml --set train.epochs=20
+      lab3 train simplecnn_cifar10 --set train.epochs=20
     """
     _start(experiment, options, kind="train")
 
@@ -120,7 +124,7 @@ def _start(experiment: Path | None, options: Options, *, kind: Any = "sweep") ->
     from lab3.config import load_config
 
     # Before anything slow is imported: a mistake in the file shows at once.
-    config = load_config(experiment, settings, TRACKING_FILE)
+    config = load_config(experiment and find_experiment(experiment), settings, TRACKING_FILE)
 
     from lab3.cli.terminal import TerminalProgress, show_result
     from lab3.pipeline import Session, is_group, is_run, resume_group, resume_run, start_group, start_run
@@ -138,3 +142,19 @@ def _start(experiment: Path | None, options: Options, *, kind: Any = "sweep") ->
         else:
             done = start_group(config, layers, criteria, session, **place)
     show_result(done)
+
+
+def find_experiment(path: Path) -> Path:
+    """`path` if it is there, else the experiment that lab3 ships under this name.
+
+    Raises `ConfigError` if there is none.
+    """
+    names = sorted(shipped.stem for shipped in EXPERIMENTS.glob("*.yaml"))
+    if not path.is_file() and str(path).removesuffix(".yaml") in names:
+        return EXPERIMENTS / path.with_suffix(".yaml")
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: no such file; give the path of an experiment, or the name of one that lab3 ships: "
+            f"{', '.join(names)}"
+        )
+    return path

@@ -27,14 +27,14 @@ class Section(BaseModel):
 class DataSection(Section):
     """Images and how their pixels become the model's input: (pixel / scale - mean) / std."""
 
-    test: str = "digits"  # digits | cifar10 | path of .npz, CIFAR-10 archive, image folder or .zip | wandb://...
+    test: str = "digits"  # digits, cifar10, a path of .npz, CIFAR-10 archive, image folder or .zip, or wandb://...
     train: str | None = None  # the same forms; null: the training split of `test`
     test_sha256: Sha256 | None = None  # of the file with the test images, or of the arrays where it is not one file
-    train_sha256: Sha256 | None = None
+    train_sha256: Sha256 | None = None  # the same of the training images
     color: Literal["rgb", "grayscale"] = "rgb"  # how image files are decoded
-    scale: PositiveFloat = 255.0
-    mean: PerChannel = 0.0
-    std: PositivePerChannel = 1.0
+    scale: PositiveFloat = 255.0  # what pixels are divided by first
+    mean: PerChannel = 0.0  # subtracted then; one number, or one per color channel
+    std: PositivePerChannel = 1.0  # what is divided by last; one number, or one per color channel
 
 
 class ModelSection(Section):
@@ -57,36 +57,36 @@ class ModelSection(Section):
 class AugmentSection(Section):
     """Random changes of training images; the numbers are those of Keras's layers, 0 switches one off."""
 
-    horizontal_flip: bool = False
+    horizontal_flip: bool = False  # mirror half of the images
     rotation: Fraction = 0.0  # of a full turn, either way
     translation: Fraction = 0.0  # of the height and of the width
-    zoom: Fraction = 0.0
+    zoom: Fraction = 0.0  # in or out, of the size
 
 
 class TrainSection(Section):
     """Training with Adam and cross-entropy."""
 
-    epochs: Positive = 10
-    batch_size: Positive = 64
-    learning_rate: PositiveFloat = 0.001
+    epochs: Positive = 10  # passes over the training images; fewer with `patience`
+    batch_size: Positive = 64  # images per training step
+    learning_rate: PositiveFloat = 0.001  # of Adam
     validation_fraction: Fraction = 0.1  # of the training images, per class; 0: the last epoch is kept
     patience: Positive | None = None  # epochs without a better validation accuracy before stopping; null: never
     augment: AugmentSection = AugmentSection()
-    format: Literal["h5", "keras"] = "h5"
+    format: Literal["h5", "keras"] = "h5"  # of the saved network
 
 
 class PruneSection(Section):
     """What is pruned, and in which order."""
 
     layer: str | int | None = None  # name or index; null: the last Conv2D on the way to the output
-    criterion: Criterion = "mean_activation"  # what makes a channel important; see criteria.py
+    criterion: Criterion = "mean_activation"  # what makes a channel important
     score_on: Literal["auto", "train", "test"] = (
         "auto"  # images to score on; auto: training images where there are some
     )
     effect: Literal["remove", "zero_weights"] = "remove"  # remove: as if sliced out; zero_weights: as in the reports
     measured: Literal["activation", "output", "before_activation"] = "activation"  # what importance is measured on
-    average: Literal["images", "batches"] = "images"  # plain mean, or mean of the means of batches
-    average_batch_size: Positive = 64  # with `average: batches`
+    average: Literal["images", "batches"] = "images"  # the mean of images, or of the means of batches
+    average_batch_size: Positive = 64  # images per batch with `average: batches`
     bias: Literal["zero", "keep"] = "zero"  # of a pruned channel; keep: with `effect: zero_weights` alone
     ranking: Literal["once", "iterative"] = "once"  # rank once, or again at every K
 
@@ -95,8 +95,9 @@ class SweepSection(Section):
     """Which K, and how."""
 
     schedule: str | list[int] = "0:C:1"  # start:stop:step with C channels, or a list of K
-    feature_maps_k: list[int] = []  # K whose mean feature maps and confusion matrix are drawn too, as at K = 0
-    # Which images need not be run at every K; `none` and `unchanged` are exact, `inferred` is not. See lab3/engine.
+    feature_maps_k: list[int] = []  # K whose mean feature maps and confusion matrix are drawn too
+    # Which images need not be run at every K: none, those whose input is unchanged, or those whose prediction is
+    # inferred, which is not exact.
     shortcut: Literal["none", "unchanged", "inferred"] = "unchanged"
     safe_drop: Fraction = 0.01  # the largest K that loses at most this much accuracy is called safe in the summary
     save_predictions: bool = False  # predictions.npz: the predicted class of every image at every K
@@ -126,20 +127,20 @@ class SweepSection(Section):
 class TrackingLogSection(Section):
     """What is logged besides the row per K."""
 
-    channel_table: bool = True
-    feature_maps: bool = True
-    model: bool = True
+    channel_table: bool = True  # importance, rank and mean feature map of every channel, once
+    feature_maps: bool = True  # the grids of mean feature maps
+    model: bool = True  # the model file as an artifact, by reference and hash (not copied)
 
 
 class TrackingSection(Section):
     """Weights & Biases; `wandb_config.yaml` has the same keys at its top level."""
 
-    project: str = "lab3"
-    entity: str | None = None
-    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    tags: list[str] = []
-    group: str | None = None
-    notes: str | None = None
+    project: str = "lab3"  # W&B project
+    entity: str | None = None  # W&B user or team; null: the key's default
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"  # auto: online with a key, else offline
+    tags: list[str] = []  # the run's tags in W&B
+    group: str | None = None  # the run's group in W&B; null: none, or one of their own for several layers or criteria
+    notes: str | None = None  # the run's notes in W&B
     start_timeout_s: PositiveFloat = 30.0  # without an answer by then, the run goes on offline
     finish_timeout_s: PositiveFloat = 60.0  # what is not sent by then is left to `lab3 publish`
     alert_below: Annotated[float, Field(ge=0, le=1)] | None = None  # a W&B alert where the baseline accuracy is lower
@@ -149,8 +150,8 @@ class TrackingSection(Section):
 class Config(Section):
     """One experiment, every setting resolved."""
 
-    name: str = "sweep"
-    seed: Seed = 0
+    name: str = "sweep"  # the first part of a run's id
+    seed: Seed = 0  # of training, of the random criterion and of samples of images
     data: DataSection = DataSection()
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()
