@@ -5,21 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich import progress as rich_progress
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from lab3.foreign import printable
+from lab3.errors import printable
 from lab3.progress import Advance, Progress
 
 
@@ -45,17 +36,17 @@ class Bars(Progress):
         if not (self.console.is_terminal or is_notebook_with_widgets):
             yield self._lines(title, total, unit)
             return
-        columns = (
-            TextColumn("{task.description:<8}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
+        shown = (
+            rich_progress.TextColumn("{task.description:<8}"),
+            rich_progress.BarColumn(bar_width=30),
+            rich_progress.MofNCompleteColumn(),
             _RateColumn(unit),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            rich_progress.TimeElapsedColumn(),
+            rich_progress.TextColumn("left"),
+            rich_progress.TimeRemainingColumn(),
+            rich_progress.TextColumn("{task.fields[note]}"),
         )
-        with RichProgress(*columns, console=self.console) as bars:
+        with rich_progress.Progress(*shown, console=self.console) as bars:
             task = bars.add_task(escape(printable(title)), total=total, note="")
 
             def advance(n_done: int, note: str) -> None:
@@ -85,11 +76,11 @@ def open_progress(is_wanted: bool) -> Progress:
     return bars if is_wanted and is_watched else Progress()
 
 
-class _RateColumn(ProgressColumn):
+class _RateColumn(rich_progress.ProgressColumn):
     def __init__(self, unit: str) -> None:
         super().__init__()
         self._unit = unit
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: rich_progress.Task) -> Text:
         speed: Any = task.finished_speed or task.speed
         return Text(f"{speed:,.1f} {self._unit}/s" if speed else f"- {self._unit}/s")

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lab3.files import replacing
-from lab3.foreign import sha256_file
+from lab3.files import replacing, sha256_file
 from lab3.reading import reading
 
 

@@ -5,7 +5,6 @@ Lab3Error
 │   └── RunStateError    78  a run folder exists, is missing, or does not fit what was asked
 ├── DataError       exit 65  images or labels that cannot be used
 ├── ModelError      exit 65  a model file that cannot be used
-├── NoRoomError     exit 74  the disk has no room for the run
 ├── RunLockedError  exit 75  another process works on this run; try again later
 ├── RecordError     exit 65  a run folder is not what its own record says, or a run repeated gives something else
 ├── UnfinishedError exit 75  a run that has not come to its end; resume it first
@@ -15,6 +14,7 @@ Lab3Error
 A message says what the rule is, what was received, and what to do.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,12 +45,6 @@ class ModelError(Lab3Error):
     """A model file that cannot be used."""
 
     exit_code = 65
-
-
-class NoRoomError(Lab3Error):
-    """The disk has no room for the run."""
-
-    exit_code = 74
 
 
 class RunLockedError(Lab3Error):
@@ -115,3 +109,21 @@ def counted(n: int, unit: str) -> str:
     ('1 point', '1,200 epochs')
     """
     return f"{n:,} {unit}{'s' * (n != 1)}"
+
+
+def one_line(error: Exception) -> str:
+    """What a library says of a file, in one line; names in it can be the file's own."""
+    # Keras sets parts of its messages in bold, and tells a layer's whole configuration before the reason.
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).rpartition("Exception encountered: ")[2]
+    text = " ".join(text.split()) or type(error).__name__
+    text = text if len(text) <= 300 else f"{text[:140]} ... {text[-155:]}"
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def printable(text: str) -> str:
+    """untrusted `text`, such as the name of a layer, in one line: what would steer a terminal is escaped.
+
+    >>> printable("a\\x1b[31m")
+    'a\\\\x1b[31m'
+    """
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

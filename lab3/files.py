@@ -1,5 +1,6 @@
 """Files that readers and crashes see as they were or as they are to be, never a part."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -48,3 +49,9 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

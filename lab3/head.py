@@ -24,16 +24,15 @@ PrunedSets = Sequence[frozenset[int]]
 class HeadForm(Protocol):
     """The steps of a head, not compiled; all take and return tensors of one block of images.
 
-    `start(own, pruned, is_pruned_u, units)` gives `[state, change]` with the units of `is_pruned_u` pruned, where
-    `change` is what pruning `units` as well goes by. `finish(values, state, change, units, gone_ku)` gives the value of
-    every slot with those of `units` pruned that are 1 in the one row of `gone_ku`, or in the row of each image.
-    `shares_change`: `change` has one row for all images.
+    `plan` gives the channels that `start` prunes for a block of sets, and those whose units `finish` must be given.
+    `start` gives `[state, change]` with the units of `is_pruned_u` pruned, where `change` is what pruning `units` as
+    well goes by. `finish` gives the value of every slot with those of `units` pruned that are 1 in the one row of
+    `gone_ku`, or in the row of each image. `shares_change`: `change` has one row for all images.
     """
 
     shares_change: bool
 
-    def plan(self, pruned_sets: PrunedSets) -> tuple[frozenset[int], Sequence[int]]:
-        """The channels that `start` prunes for a block of sets, and those whose units `finish` must be given."""
+    def plan(self, pruned_sets: PrunedSets) -> tuple[frozenset[int], Sequence[int]]: ...
 
     def start(self, own: Any, pruned: Any, is_pruned_u: Any, units: Any) -> list[Any]: ...
 

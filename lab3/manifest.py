@@ -14,8 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import lab3
 from lab3.backend import backend_versions
-from lab3.files import encode_json
-from lab3.foreign import sha256_file
+from lab3.files import encode_json, sha256_file
 from lab3.reading import differences, parse
 
 Kind = Literal["sweep", "train"]

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lab3.errors import ConfigError, Lab3Error, ModelError
+from lab3.errors import ConfigError, Lab3Error, ModelError, one_line, printable
 from lab3.files import replacing
-from lab3.foreign import one_line, printable
 from lab3.graph import list_layers
 from lab3.layers import find_layer
 from lab3.model_building import build_model

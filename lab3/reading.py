@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from lab3.errors import RunStateError, shown
-from lab3.foreign import one_line
+from lab3.errors import RunStateError, one_line, shown
 
 Value = TypeVar("Value")
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)

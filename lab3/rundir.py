@@ -140,22 +140,6 @@ def _is_of_start(name: str) -> bool:
     return name in ("config.yaml", "figures", "experiment.yaml") or name.startswith(".")
 
 
-def check_plain(path: Path) -> None:
-    """Raise `RunStateError` if there is anything in a run's folder but files and folders.
-
-    Through a link lab3 would read, write or send another file, and a pipe never ends. What is in W&B's folder is its
-    client's.
-    """
-    for entry in path.rglob("*"):
-        is_plain = not entry.is_symlink() and (entry.is_file() or entry.is_dir())
-        if not is_plain and "wandb" not in entry.relative_to(path).parts[:-1]:
-            kind = "a link" if entry.is_symlink() else "neither"
-            raise RunStateError(
-                f"{entry} must be a file or a folder, as lab3 writes them, but is {kind}; "
-                "put the file itself in its place"
-            )
-
-
 def is_run(path: Path) -> bool:
     """True if a run was started in the folder `path`."""
     return (path / "manifest.json").exists()
@@ -166,7 +150,6 @@ def open_run(path: Path) -> RunDir:
     run = RunDir(path)
     if not path.is_dir():
         raise RunStateError(f"{path}: no such run folder; `lab3 run` prints the folder it made as its last line")
-    check_plain(path)
     missing = [file.name for file in (run.config_yaml, run.manifest_json) if not file.exists()]
     if missing:
         raise RunStateError(f"{path} is not a run folder: {' and '.join(missing)} missing")

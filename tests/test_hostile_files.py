@@ -18,7 +18,7 @@ from click.testing import Result
 from lab3.config import load_config
 from lab3.data import load_dataset
 from lab3.errors import ConfigError, DataError, Lab3Error, ModelError
-from lab3.foreign import sha256_file
+from lab3.files import sha256_file
 from lab3.journal import read_journal
 from lab3.model_classes import NEVER_ALLOWED, problem_of_class
 from lab3.model_files import load_model

@@ -119,7 +119,7 @@ def test_what_differs_is_reported_by_k_and_number_of_images(
     assert f"runs/one must repeat {toy}, but 1 of 4 points differ, see above" in result.stderr
     edit_point(toy, 1, k=7)
     edit_point(toy, 3, correct=4)
-    monkeypatch.setattr("lab3.cli.rerun._SHOWN_DIFFERENCES", 3)
+    monkeypatch.setattr("lab3.cli.records._SHOWN_DIFFERENCES", 3)
     result = invoke("rerun", toy, "--run-id", "two")
     assert result.exit_code == 65 and result.stdout.splitlines()[:4] == [
         "K=1: only in runs/two",

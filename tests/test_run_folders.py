@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from lab3.pipeline.record import events
+from lab3.rundir import RunDir
+from lab3.tracking.events import Asset
 from tests.test_cli import EXPERIMENTS, unfinish
 from tests.test_verify import edit_json, edit_point
 
@@ -24,28 +27,15 @@ def run(finished_runs: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished_runs / "toy", tmp_path / "runs" / "toy"))
 
 
-@pytest.mark.parametrize("name", ["journal.jsonl", "figures", "results.csv", "manifest.json", "config.yaml", "wandb"])
-@pytest.mark.parametrize("command", ["resume", "verify", "rerun", "publish"])
-def test_a_link_in_a_run_folder_is_refused(
-    name: str, command: str, run: Path, invoke: Callable[..., Result], tmp_path: Path
-) -> None:
-    outside = tmp_path / "outside"
-    (run / name).rename(outside) if (run / name).exists() else outside.mkdir()
-    (run / name).symlink_to(outside)
-    (run / "summary.json").unlink()
-    before = outside.read_bytes() if outside.is_file() else sorted(outside.iterdir())
-    result = invoke(command, run)
-    assert result.exit_code == (65 if command == "verify" else 78), result.output
-    assert f"{name} must be a file or a folder, as lab3 writes them, but is a link" in result.output
-    assert (outside.read_bytes() if outside.is_file() else sorted(outside.iterdir())) == before
-
-
-def test_pipes_are_refused(run: Path, invoke: Callable[..., Result]) -> None:
-    os.mkfifo(run / "pipe")
-    result = invoke("verify", run)
-    assert result.exit_code == 65 and "pipe must be a file or a folder, as lab3 writes them, but is neither" in (
-        result.output
-    )
+def test_what_a_link_leads_to_is_not_sent(run: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cr3t")
+    for name in ("predictions.npz", "figures/accuracy_curve.png"):
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(secret)
+    assets = [event for event in events(RunDir(run), RunDir(run).read_config())["results"] if isinstance(event, Asset)]
+    (sent,) = [asset.files for asset in assets if asset.type == "results"]
+    assert "results.csv" in sent and secret not in {path.resolve() for path in sent.values()}
 
 
 def test_hashes_of_files_elsewhere_are_not_made(run: Path, invoke: Callable[..., Result], tmp_path: Path) -> None:

@@ -12,12 +12,9 @@ import click
 import lab3
 from lab3.cli.dashboard import dashboard_group
 from lab3.cli.inspect import inspect_command, validate_command
-from lab3.cli.publish import publish_command
-from lab3.cli.rerun import rerun_command
+from lab3.cli.records import publish_command, rerun_command, verify_command
 from lab3.cli.runs import resume_command, run_command, sweep_command, train_command
-from lab3.cli.verify import verify_command
-from lab3.errors import Lab3Error, StoppedError
-from lab3.foreign import printable
+from lab3.errors import Lab3Error, StoppedError, printable
 
 # The disk is as it should be, a name or what stands there is not.
 _WRONG_NAMES = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENOENT, errno.EEXIST)

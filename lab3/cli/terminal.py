@@ -15,8 +15,7 @@ from rich.text import Text
 
 from lab3.bars import Bars
 from lab3.engine import SweepPoint
-from lab3.errors import StoppedError
-from lab3.foreign import printable
+from lab3.errors import StoppedError, printable
 from lab3.model_files import LayerInfo
 from lab3.pipeline import Group
 from lab3.progress import Advance

@@ -14,8 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from lab3.errors import DataError
-from lab3.foreign import one_line
+from lab3.errors import DataError, one_line
 from lab3.storage import allocate, blocks_of, release
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")

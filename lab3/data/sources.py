@@ -9,8 +9,8 @@ import numpy as np
 from lab3.data.cifar_archive import is_cifar, read_cifar
 from lab3.data.dataset import Dataset
 from lab3.data.image_files import read_image_files
-from lab3.errors import DataError
-from lab3.foreign import one_line, sha256_file
+from lab3.errors import DataError, one_line
+from lab3.files import sha256_file
 
 Split = Literal["train", "test"]
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...] | None]

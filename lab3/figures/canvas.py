@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lab3.errors import printable
 from lab3.files import replacing
-from lab3.foreign import printable
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
 _LONGEST_NAME = 40

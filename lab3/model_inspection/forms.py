@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from lab3.errors import ModelError
-from lab3.foreign import sha256_file
+from lab3.files import sha256_file
 from lab3.model_inspection.configuration import parse_configuration
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"

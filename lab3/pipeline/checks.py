@@ -1,16 +1,14 @@
-"""What a run must be: room on the disk; settings, files and versions it was started with; points its sweep can have."""
+"""What a run must be: settings, files and versions it was started with; points its sweep can have."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lab3.config import Config
 from lab3.engine import SweepPoint
-from lab3.errors import NoRoomError, RunStateError
-from lab3.foreign import sha256_file
+from lab3.errors import RunStateError
+from lab3.files import sha256_file
 from lab3.manifest import Manifest, name_inputs
-from lab3.pipeline.materials import Materials
 from lab3.rank import PruneStep
 from lab3.reading import differences, flatten
 from lab3.rundir import RunDir
@@ -21,24 +19,6 @@ _FREE = {
     "sweep.capture_batch_size", "sweep.cache_mb",
 }  # fmt: skip
 _PLACES = {"model.path", "data.test", "data.train"}
-_SMALL_FILES = 16 * 2**20  # figures, tables, journal
-_TRACKED_CHANNEL = 4096  # a channel's picture in W&B's table, twice, with what the client stages
-
-
-def check_room(run: RunDir, config: Config, materials: Materials) -> None:
-    """Raise `NoRoomError` if the run's files will not fit on what is free where its folder is."""
-    needed = _SMALL_FILES + _TRACKED_CHANNEL * len(materials.schedule)
-    if config.sweep.save_predictions:
-        needed += 2 * len(materials.schedule) * len(materials.test)
-    if materials.model_path is None:
-        # The weights; weights and two moments in three checkpoints; the model again as W&B's artifact.
-        needed += 4 * materials.model.count_params() * (1 + 3 * 3 + 1)
-    free = shutil.disk_usage(run.path).free
-    if free < needed:
-        raise NoRoomError(
-            f"the run needs about {needed / 2**20:,.0f} MB in {run.path.parent}, where {free / 2**20:,.0f} are free; "
-            "make room, or choose another --out"
-        )
 
 
 def check_same_settings(run: RunDir, manifest: Manifest, config: Config, *, has_places: bool = False) -> None:

@@ -11,7 +11,7 @@ from lab3.backend import load_backend
 from lab3.config import Config
 from lab3.data import Dataset, Split, check_dataset, load_dataset
 from lab3.errors import ConfigError, DataError
-from lab3.foreign import sha256_file
+from lab3.files import sha256_file
 from lab3.manifest import Manifest, ModelFile, Source, Sources
 from lab3.model_files import load_model
 from lab3.pipeline.record import EventLog

@@ -7,19 +7,17 @@ from typing import Any
 
 from lab3.config import Config
 from lab3.errors import RunStateError, StoppedError
-from lab3.files import encode_json, write_atomically
-from lab3.foreign import sha256_file
+from lab3.files import encode_json, sha256_file, write_atomically
 from lab3.manifest import Kind, Manifest, TrainedModel, hash_files, make_manifest, name_inputs, now
-from lab3.pipeline.checks import check_files, check_inputs, check_room, check_same_settings, check_same_versions
+from lab3.pipeline.checks import check_files, check_inputs, check_same_settings, check_same_versions
 from lab3.pipeline.materials import Materials, Work, fetch_inputs, load_materials
 from lab3.pipeline.record import EventLog, run_settings
-from lab3.pipeline.session import Session, with_settings
+from lab3.pipeline.session import Session, timed, with_settings
 from lab3.pipeline.stopping import saying_what_is_kept
 from lab3.pipeline.sweeping import sweep_network
 from lab3.pipeline.training import summarise_training, train_network
 from lab3.progress import Progress
 from lab3.rundir import RunDir, claim_run, new_run_id, open_run
-from lab3.timing import timed
 from lab3.tracking import Mode, open_tracker
 
 _REMEDY = "put the file back, or start a new run"
@@ -51,7 +49,6 @@ def start_run(
         model, data = materials.sources()
         if repeats is not None:
             check_inputs(repeats, name_inputs(model, data), _REMEDY)
-        check_room(run, config, materials)
         manifest = make_manifest(kind, config.model_dump(mode="json"), materials.device, model, data)
         run.start(config, manifest)
         return _work(run, config, manifest, materials, mode, session.progress, is_resumed=False)
@@ -87,7 +84,6 @@ def resume_run(path: Path, session: Session, *, asked: Config | None = None) -> 
             materials = load_materials(config, str(trained) if trained.exists() else config.model.path, session)
         check_inputs(manifest, name_inputs(*materials.sources()), _REMEDY)
         check_same_versions(run, manifest, materials.device)
-        check_room(run, config, materials)
         manifest = replace(manifest, attempts=(*manifest.attempts, now()))
         run.write_manifest(manifest)
         return _work(run, config, manifest, materials, mode, session.progress, is_resumed=True)

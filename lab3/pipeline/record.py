@@ -125,7 +125,7 @@ def _results(run: RunDir, config: Config) -> Iterator[Event]:
     tables = [run.journal_jsonl, run.results_csv, run.metrics_csv, run.channels_csv, run.epochs_csv, run.summary_json]
     others = [run.scores_csv, run.epochs_jsonl, run.config_yaml, run.predictions_npz]
     named = [*tables, *others, *sorted(run.figures.glob("*.png"))]
-    files = {path.relative_to(run.path).as_posix(): path for path in named if path.exists()}
+    files = {path.relative_to(run.path).as_posix(): path for path in named if _is_own(path)}
     facts = {"run": run.run_id, **{name: summary.get(name) for name in ("best", "baseline", "exact")}}
     yield Asset("output", "results", f"results-{_allowed(run.run_id)}", facts, files)
     if run.read_manifest().kind == "train":
@@ -142,8 +142,13 @@ def _table(run: RunDir, config: Config, accuracy_at_k: dict[int, float]) -> Iter
 
 def _media(run: RunDir, *names: str) -> Iterator[Event]:
     paths = {name: run.figures / f"{name}.png" for name in names}
-    if found := {name: path for name, path in paths.items() if path.exists()}:
+    if found := {name: path for name, path in paths.items() if _is_own(path)}:
         yield MediaReady(found)
+
+
+def _is_own(path: Path) -> bool:
+    """True if the run has this file; what a link leads to is not the run's, and could be a secret."""
+    return path.exists() and not path.is_symlink()
 
 
 def _allowed(name: str) -> str:

@@ -1,6 +1,8 @@
 """How a command works: what is the same for a run and for all runs of a group."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -43,3 +45,11 @@ def with_settings(config: Config, **sections: dict[str, Any]) -> Config:
     """`config` with other values in some sections, as `model={"path": None}`."""
     changed = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
     return config.model_copy(update=changed)
+
+
+@contextmanager
+def timed(elapsed: dict[str, float], name: str) -> Iterator[None]:
+    """Store the seconds spent inside as `elapsed[name]`."""
+    start = time.perf_counter()
+    yield
+    elapsed[name] = round(time.perf_counter() - start, 3)

@@ -21,12 +21,12 @@ from lab3.journal import Journal, open_journal, read_lines
 from lab3.layers import score_convolutions
 from lab3.pipeline.checks import problems_of_points, sweep_header
 from lab3.pipeline.materials import Materials, Work
+from lab3.pipeline.session import timed
 from lab3.progress import Advance
 from lab3.rank import PruneStep, channel_stats, describe_surplus, plan_pruning
 from lab3.scores import NEED_FEATURES, cheap_scores, score_channels
 from lab3.selfcheck import check_split
 from lab3.split import Split, split_model
-from lab3.timing import timed
 from lab3.tracking.events import Alert
 
 _MAX_CLASSES_SHOWN = 100
