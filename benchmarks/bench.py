@@ -11,20 +11,21 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from lab3.backend import compile_function, load_backend, to_numpy, to_tensor
+from lab3.base.backend import compile_function, load_backend, to_numpy, to_tensor
+from lab3.vocabulary import Shortcut
 
 DEVICE = load_backend("auto")
 
 import keras
 
-from lab3.capture import Capture, capture, image_weights
-from lab3.data import load_dataset
-from lab3.engine import Shortcut, SweepPoint, sweep_points
-from lab3.graph import list_layers
-from lab3.model_files import load_model
-from lab3.preprocess import Preprocessing
-from lab3.rank import PruneStep, plan_pruning
-from lab3.split import Split, split_model
+from lab3.base.graph import list_layers
+from lab3.inputs.data import load_dataset
+from lab3.inputs.model_files import load_model
+from lab3.inputs.preprocess import Preprocessing
+from lab3.pruning.capture import Capture, capture, image_weights
+from lab3.pruning.engine import SweepPoint, sweep_points
+from lab3.pruning.rank import PruneStep, plan_pruning
+from lab3.pruning.split import Split, split_model
 
 K_BLOCK = 32
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from lab3.backend import compile_function, map_blocks, to_numpy, to_tensor
-from lab3.capture import capture_layers, image_weights
-from lab3.criteria import filter_l1
-from lab3.engine import sweep_points
-from lab3.graph import list_layers
-from lab3.layers import prunable_layers
-from lab3.rank import PruneStep, plan_pruning
-from lab3.split import split_model
+from lab3.base.backend import compile_function, map_blocks, to_numpy, to_tensor
+from lab3.base.graph import list_layers
+from lab3.pruning.capture import capture_layers, image_weights
+from lab3.pruning.criteria import filter_l1
+from lab3.pruning.engine import sweep_points
+from lab3.pruning.layers import prunable_layers
+from lab3.pruning.rank import PruneStep, plan_pruning
+from lab3.pruning.split import split_model
 
 Preprocess = Callable[[np.ndarray], np.ndarray]
 

@@ -27,15 +27,16 @@ import numpy as np
 from benchmarks.bench import DEVICE, Bench, Limit, peak_mb, seconds_of
 from benchmarks.loops import HonestLoop, measure_analysis, measure_honest
 from benchmarks.render import render
-from lab3.backend import backend_versions, compile_function, map_blocks
+from lab3.app.pipeline import Session, start_run
+from lab3.base.backend import backend_versions, compile_function, map_blocks
+from lab3.base.graph import list_layers
 from lab3.config import load_config
-from lab3.engine import Shortcut, is_tied
-from lab3.graph import list_layers
-from lab3.journal import open_journal
-from lab3.outputs import row_of_point
-from lab3.pipeline import Session, start_run
+from lab3.pruning.engine import is_tied
+from lab3.record.journal import open_journal
+from lab3.record.tables import row_of_point
 from lab3.tracking import RunSettings, open_tracker
 from lab3.tracking.events import Finished
+from lab3.vocabulary import Shortcut
 from tests.reference import literal_sweep
 
 PARTS = (

@@ -12,7 +12,7 @@ import click
 from click.testing import CliRunner
 from pydantic import BaseModel
 
-from lab3.cli import main
+from lab3.app.cli import main
 from lab3.config import Config
 
 SETTINGS = """\

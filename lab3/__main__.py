@@ -1,5 +1,5 @@
 """`python -m lab3` is `lab3`."""
 
-from lab3.cli import run_program
+from lab3.app.cli import run_program
 
 run_program("lab3")

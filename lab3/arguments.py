@@ -10,8 +10,8 @@ import numpy as np
 
 from lab3.config.problems import check_values
 from lab3.config.sections import PruneSection, Seed, SweepSection
-from lab3.data import Dataset, check_dataset
 from lab3.errors import DataError, Lab3Error, ModelError
+from lab3.inputs.data import Dataset, check_dataset
 
 _SOURCE = "lab3.sweep"
 

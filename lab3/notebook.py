@@ -3,23 +3,22 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from lab3.anatomy import Bias, Effect, Measured
 from lab3.arguments import Arguments, check_arguments, check_data, check_model, named_as_arguments
-from lab3.bars import open_progress
-from lab3.capture import capture, image_weights
-from lab3.criteria import Criterion
-from lab3.engine import Shortcut, SweepPoint, is_about_chance, sweep_points
+from lab3.base.bars import open_progress
 from lab3.errors import ConfigError
-from lab3.model_files import check_weights, load_model
-from lab3.rank import ChannelStats, Ranking, channel_stats, plan_pruning
-from lab3.schedule import parse_schedule
-from lab3.scores import score_channels
-from lab3.selfcheck import SelfCheck, check_split
-from lab3.split import Split, split_model
+from lab3.inputs.model_files import check_weights, load_model
+from lab3.pruning.capture import capture, image_weights
+from lab3.pruning.engine import SweepPoint, is_about_chance, sweep_points
+from lab3.pruning.rank import ChannelStats, channel_stats, plan_pruning
+from lab3.pruning.schedule import parse_schedule
+from lab3.pruning.scores import score_channels
+from lab3.pruning.selfcheck import SelfCheck, check_split
+from lab3.pruning.split import Split, split_model
+from lab3.vocabulary import Average, Bias, Criterion, Effect, Measured, Ranking, Shortcut
 
 __all__ = ["Points", "Sweep", "load_model", "sweep"]
 
@@ -71,7 +70,7 @@ class Sweep:
 
     def plot(self, axes: Any = None) -> Any:
         """The accuracy curve as a matplotlib figure, drawn on `axes` if given."""
-        from lab3.figures import about, plot_accuracy
+        from lab3.views.figures import about, plot_accuracy
 
         points = list(self.points.values())
         facts = about(criterion=self.criterion, effect=self.effect, n_images=points[0].total)
@@ -105,7 +104,7 @@ def sweep(
     schedule: str | Sequence[int] | np.ndarray = "0:C:1",
     seed: int = 0,
     bias: Bias = "zero",
-    average: Literal["images", "batches"] = "images",
+    average: Average = "images",
     average_batch_size: int = 64,
     shortcut: Shortcut = "unchanged",
     batch_size: int = 2000,

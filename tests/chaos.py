@@ -141,8 +141,8 @@ def _listing(mirror: Path, folder: Path) -> dict[str, int]:
 
 def run_counted() -> None:
     """lab3 with a line in a file for each block of K it begins: `python -m tests.chaos blocks FILE ARGS...`."""
-    from lab3.cli import run_program
-    from lab3.engine.sweep import _Engine
+    from lab3.app.cli import run_program
+    from lab3.pruning.engine.sweep import _Engine
 
     blocks = Path(sys.argv.pop(1))
     calibrate = _Engine.calibrate
@@ -158,8 +158,8 @@ def run_counted() -> None:
 
 def run_recorded() -> None:
     """lab3 with `os.fsync` also copying what is durable then: `python -m tests.chaos mirror FOLDER ARGS...`."""
-    from lab3.cli import run_program
-    from lab3.journal import Journal
+    from lab3.app.cli import run_program
+    from lab3.record.journal import Journal
 
     mirror = Path(sys.argv.pop(1))
     fsync, append = os.fsync, Journal.append

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from lab3.backend import load_backend
-from lab3.cli import main
-from lab3.model_files import save_model
+from lab3.app.cli import main
+from lab3.base.backend import load_backend
+from lab3.inputs.model_files import save_model
 from tests.wandb_server import WandbServer
 
 load_backend("cpu")

@@ -23,7 +23,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from lab3.journal import encode_row
+from lab3.record.journal import encode_row
 
 SECRET = "the-secret-nobody-may-read"
 Kind = Literal["model", "data", "config", "journal"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lab3.graph import list_layers
+from lab3.base.graph import list_layers
 
 # What `split_model` is told where it is held against `literal_sweep` with its defaults.
 AS_REPORTED: dict[str, Any] = {"effect": "zero_weights", "measured": "output"}

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 
-from lab3.capture import capture
-from lab3.engine import sweep_points
-from lab3.layers import find_layer
-from lab3.rank import plan_pruning
-from lab3.split import split_model
+from lab3.pruning.capture import capture
+from lab3.pruning.engine import sweep_points
+from lab3.pruning.layers import find_layer
+from lab3.pruning.rank import plan_pruning
+from lab3.pruning.split import split_model
 from tests.reference import AS_REPORTED, literal_sweep
 from tests.test_split import balance
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import keras
 import pytest
 
-from lab3.architectures import build_model
-from lab3.data import load_dataset
-from lab3.model_files import save_model
+from lab3.inputs.architectures import build_model
+from lab3.inputs.data import load_dataset
+from lab3.inputs.model_files import save_model
 
 BACKENDS = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)]
 

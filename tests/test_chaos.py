@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab3.journal import read_journal
+from lab3.record.journal import read_journal
 from tests.chaos import (
     check_same_record,
     fill,

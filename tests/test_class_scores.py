@@ -8,10 +8,10 @@ import pytest
 from keras import layers
 
 import lab3
-from lab3.backend import to_numpy
+from lab3.base.backend import to_numpy
 from lab3.errors import ModelError
-from lab3.layers import find_layer, prunable_layers, score_convolutions
-from lab3.split import split_model
+from lab3.pruning.layers import find_layer, prunable_layers, score_convolutions
+from lab3.pruning.split import split_model
 from tests.reference import literal_sweep, shake
 from tests.test_split import fast_sweep
 

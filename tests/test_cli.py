@@ -22,12 +22,12 @@ import yaml
 from click.testing import Result
 from PIL import Image
 
-from lab3.capture import capture_layers
-from lab3.journal import read_journal
-from lab3.manifest import ModelFile
-from lab3.model_files import save_model
-from lab3.pipeline.stopping import what_is_kept
-from lab3.rundir import RunDir
+from lab3.app.pipeline.stopping import what_is_kept
+from lab3.inputs.model_files import save_model
+from lab3.pruning.capture import capture_layers
+from lab3.record.journal import read_journal
+from lab3.record.manifest import ModelFile
+from lab3.record.rundir import RunDir
 from tests.conftest import shared_file
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -117,7 +117,7 @@ def test_run_trains_sweeps_and_draws(invoke: Callable[..., Result], tmp_path: Pa
         assert np.trace(confusion) == rows[k]["correct"] and np.diag(confusion).tolist() == rows[k]["class_correct"]
         assert confusion.sum() == 445
     # K = 0 is the model itself.
-    from lab3.data import load_dataset
+    from lab3.inputs.data import load_dataset
 
     digits = load_dataset("digits", "test")
     scores_nl = keras.saving.load_model(run / "model.h5", compile=False).predict(digits.images_nhwc / 16, verbose=0)
@@ -160,7 +160,7 @@ def test_all_layers_of_a_network_trained_once(
         n_layers_of_passes.append((len(splits), settings["keep_features"]))
         return capture_layers(splits, *args, **settings)
 
-    monkeypatch.setattr("lab3.pipeline.sweeping.capture_layers", count_layers)
+    monkeypatch.setattr("lab3.app.pipeline.sweeping.capture_layers", count_layers)
     args = ("--set", "train.epochs=1", "--set", "sweep.schedule=0:C:8", "--set", "sweep.feature_maps_k=[24]")
     result = invoke("run", EXPERIMENTS / "digits.yaml", *args, "--layer", "all", "--run-id", "g")
     assert result.exit_code == 0, result.output
@@ -333,7 +333,7 @@ def test_train_saves_a_model_and_its_accuracy(invoke: Callable[..., Result], tmp
     assert result.exit_code == 0, result.output
     summary = json.loads((tmp_path / "runs/t/summary.json").read_text())
     model = keras.saving.load_model(summary["model"], compile=False)
-    from lab3.data import load_dataset
+    from lab3.inputs.data import load_dataset
 
     digits = load_dataset("digits", "test")
     predictions_n = model.predict(digits.images_nhwc / 16, verbose=0).argmax(axis=1)
@@ -444,7 +444,7 @@ def test_a_bug_keeps_its_traceback(
     def bug(*args: Any, **kwargs: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("lab3.pipeline.sweeping.plan_pruning", bug)
+    monkeypatch.setattr("lab3.app.pipeline.sweeping.plan_pruning", bug)
     result = invoke("sweep", toy_files[0], "--data", toy_files[1])
     assert result.exit_code == 1 and isinstance(result.exception, ZeroDivisionError)
 
@@ -467,7 +467,7 @@ def test_validate_prints_the_resolved_experiment(invoke: Callable[..., Result], 
 def test_two_processes_never_work_on_one_run(
     toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
 ) -> None:
-    from lab3.rundir import RunDir
+    from lab3.record.rundir import RunDir
 
     assert invoke("sweep", toy_files[0], "--data", toy_files[1], "--run-id", "r").exit_code == 0
     with RunDir(tmp_path / "runs" / "r").lock():
@@ -649,7 +649,7 @@ def test_a_signal_in_the_capture_says_that_it_starts_again(
 
     arguments = ("sweep", toy_files[0], "--data", toy_files[1])
     with monkeypatch.context() as patch:
-        patch.setattr("lab3.pipeline.sweeping.capture_layers", stop)
+        patch.setattr("lab3.app.pipeline.sweeping.capture_layers", stop)
         alone = invoke(*arguments, "--run-id", "r")
         group = invoke(*arguments, "--criterion", "maximum", "--criterion", "apoz", "--run-id", "g")
     kept = "its settings only: capture starts again"
@@ -679,7 +679,7 @@ def test_an_interrupt_of_a_command_without_a_run_says_how_to_start_it_again(
     def interrupt(path: Path) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lab3.rundir.runs_in", interrupt)
+    monkeypatch.setattr("lab3.record.rundir.runs_in", interrupt)
     monkeypatch.setattr(sys, "argv", ["lab3", "verify", "my runs"])
     result = invoke("verify", "my runs")
     assert result.exit_code == 130
@@ -764,7 +764,7 @@ def test_the_trained_vgg16_gives_the_counts_of_the_reports_loop(invoke: Callable
 
 
 def test_every_command_has_help_with_an_example() -> None:
-    from lab3.cli import main
+    from lab3.app.cli import main
 
     for name, command in main.commands.items():
         assert command.help is not None and f"lab3 {name} " in command.help, f"{name} has no example"

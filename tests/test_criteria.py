@@ -1,14 +1,13 @@
-from typing import Any, get_args
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
-from lab3.capture import Capture, capture
-from lab3.cli.options import CRITERIA
-from lab3.criteria import (
+from lab3.errors import ModelError
+from lab3.pruning.capture import Capture, capture
+from lab3.pruning.criteria import (
     ChannelMoments,
-    Criterion,
     apoz,
     batchnorm_scale,
     filter_l1,
@@ -20,9 +19,8 @@ from lab3.criteria import (
     random_scores,
     standard_deviation,
 )
-from lab3.errors import ModelError
-from lab3.scores import score_channels
-from lab3.split import Split, split_model
+from lab3.pruning.scores import score_channels
+from lab3.pruning.split import Split, split_model
 from tests.reference import AS_REPORTED, shake
 from tests.test_split import dense, residual, sequential, squeeze_and_excitation, stacked
 
@@ -35,10 +33,6 @@ def captured(split: Split, images_nhwc: np.ndarray) -> Capture:
 @pytest.fixture
 def task(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(20, 8, 8, 3)).astype(np.float32), rng.integers(0, 5, 20)
-
-
-def test_the_command_line_offers_every_criterion() -> None:
-    assert get_args(Criterion) == CRITERIA
 
 
 @pytest.mark.parametrize("measured", ["output", "before_activation"])

@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 
 from lab3.config import dump_config, load_config
-from lab3.rundir import claim_run
+from lab3.record.rundir import claim_run
 from lab3.tracking import dashboards
 from tests.wandb_server import ENTITY, Fault, WandbServer
 
@@ -20,7 +20,7 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 # W&B's client may wait like this for its own service, after a request that was given up on.
 WAITS_AT_EXIT = """
 import atexit, threading
-from lab3.cli import run_program
+from lab3.app.cli import run_program
 atexit.register(threading.Event().wait)
 run_program("lab3")
 """

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lab3.data import Dataset, check_dataset, cifar_archive, load_dataset, split_validation
 from lab3.errors import DataError
+from lab3.inputs.data import Dataset, check_dataset, cifar_archive, load_dataset, split_validation
 
 
 def png(value: int, size: tuple[int, int] = (4, 4)) -> bytes:

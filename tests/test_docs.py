@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import Result
 
-from lab3.cli import main
+from lab3.app.cli import main
 from lab3.config import Config
 from lab3.tracking import choose_mode
 from tests.quick_start import PRINTED, README, assert_printed

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from lab3.pipeline import recipes
-from lab3.pipeline.record import replay_record
-from lab3.rundir import RunDir
+from lab3.app.pipeline import recipes
+from lab3.app.pipeline.record import replay_record
+from lab3.record.rundir import RunDir
 from lab3.tracking import Event, Tracker
 from lab3.tracking.events import ChannelTable
 from lab3.tracking.payloads import row_of

@@ -3,8 +3,8 @@ from typing import Any
 
 import numpy as np
 
-from lab3.engine import SweepPoint
-from lab3.figures import (
+from lab3.pruning.engine import SweepPoint
+from lab3.views.figures import (
     about,
     channel_pictures,
     grid_columns,

@@ -15,16 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lab3.app.pipeline import verify_run
 from lab3.config import Config, load_config
-from lab3.data import load_dataset
 from lab3.errors import ConfigError, DataError, ModelError, RunStateError
-from lab3.journal import encode_row, open_journal, read_journal
-from lab3.model_files import load_model
-from lab3.outputs import row_of_epoch
-from lab3.pipeline import verify_run
-from lab3.readers import points_of_rows, read_capture, read_epochs, read_points
-from lab3.rundir import RunDir
-from lab3.training import Epoch
+from lab3.inputs.data import load_dataset
+from lab3.inputs.model_files import load_model
+from lab3.inputs.training import Epoch
+from lab3.record.journal import encode_row, open_journal, read_journal
+from lab3.record.readers import points_of_rows, read_capture, read_epochs, read_points
+from lab3.record.rundir import RunDir
+from lab3.record.tables import row_of_epoch
 from tests.hostile_files import HEADER, POINT, Place, make_place, png, set_config, signed, zip_with
 from tests.test_journal import json_values
 

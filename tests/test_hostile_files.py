@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from lab3.base.files import sha256_file
 from lab3.config import load_config
-from lab3.data import load_dataset
 from lab3.errors import ConfigError, DataError, Lab3Error, ModelError
-from lab3.files import sha256_file
-from lab3.journal import read_journal
-from lab3.model_classes import NEVER_ALLOWED, problem_of_class
-from lab3.model_files import load_model
-from lab3.readers import points_of_rows
+from lab3.inputs.data import load_dataset
+from lab3.inputs.model_classes import NEVER_ALLOWED, problem_of_class
+from lab3.inputs.model_files import load_model
+from lab3.record.journal import read_journal
+from lab3.record.readers import points_of_rows
 from tests.hostile_files import (
     CORPUS,
     HEADER,

@@ -14,14 +14,15 @@ from click.testing import CliRunner, Result
 from keras import layers
 
 import lab3
-from lab3.cli import main
+from lab3.app.cli import main
+from lab3.app.pipeline.record import replay_record
 from lab3.config import load_config
 from lab3.errors import ConfigError
-from lab3.model_files import save_model
-from lab3.outputs import write_comparison
-from lab3.pipeline.record import replay_record
-from lab3.rundir import RunDir
+from lab3.inputs.model_files import save_model
+from lab3.record.rundir import RunDir
+from lab3.record.tables import comparison_csv
 from lab3.tracking import RunSettings, open_tracker
+from lab3.views.drawings import draw_comparison
 from tests.reference import literal_sweep
 from tests.test_tracking import read_back
 from tests.test_verify import edit_point
@@ -94,7 +95,7 @@ def test_a_sweep_that_infers_misses_them_and_says_that_it_inferred(
 def test_an_audit_of_one_of_them_has_the_block_done_again(
     task: tuple[Any, np.ndarray, np.ndarray], expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab3.engine.bisect.AUDITED_SHARE", 0.5)
+    monkeypatch.setattr("lab3.pruning.engine.bisect.AUDITED_SHARE", 0.5)
     points = list(lab3.sweep(*task, shortcut="inferred").points.values())
     assert [point.correct for point in points] == expected
     assert {(point.n_inferred, point.n_audited, point.loss_se) for point in points if point.k in WRONG} == {(0, 0, 0.0)}
@@ -160,7 +161,9 @@ def test_wandb_says_what_was_inferred(inferred_run: Path, tmp_path: Path) -> Non
 
 
 def test_a_comparison_names_what_was_inferred(inferred_run: Path, tmp_path: Path) -> None:
-    write_comparison(tmp_path, {"rare": RunDir(inferred_run)})
+    runs = {"rare": RunDir(inferred_run)}
+    (tmp_path / "comparison.csv").write_bytes(comparison_csv(runs))
+    draw_comparison(tmp_path, runs)
     with (tmp_path / "comparison.csv").open() as file:
         assert {row["run"] for row in csv.DictReader(file)} == {"rare (inferred)"}
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab3.errors import RunStateError
-from lab3.journal import decode_row, encode_row, open_journal, read_journal
+from lab3.record.journal import decode_row, encode_row, open_journal, read_journal
 
 HEADER = {"journal": 1, "model": "abc"}
 ROWS = [{"k": 0, "loss": 0.5, "pruned_channels": []}, {"k": 1, "loss": 1 / 3, "pruned_channels": [7]}]

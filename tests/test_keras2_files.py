@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from lab3.errors import ModelError
-from lab3.model_files import load_model
+from lab3.inputs.model_files import load_model
 from tests.conftest import shared_file
 from tests.hostile_files import set_config
 from tests.keras2_files import save_as_keras_2

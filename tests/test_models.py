@@ -13,12 +13,13 @@ import pytest
 import tensorflow as tf
 from click.testing import Result
 
-from lab3.architectures import build_model
-from lab3.checkpoints import Checkpoints
-from lab3.data import load_dataset
 from lab3.errors import ModelError, RunStateError
-from lab3.model_files import describe_layers, load_model, save_model
-from lab3.training import Augmentation, Epoch, best_epoch, epoch_order, train_model
+from lab3.inputs.architectures import build_model
+from lab3.inputs.checkpoints import Checkpoints
+from lab3.inputs.data import load_dataset
+from lab3.inputs.model_files import load_model, save_model
+from lab3.inputs.training import Augmentation, Epoch, best_epoch, epoch_order, train_model
+from lab3.pruning.layers import describe_layers
 from tests.conftest import shared_file
 
 
@@ -82,7 +83,7 @@ def test_training_keeps_the_best_epoch_and_repeats_with_the_seed(tmp_path: Path)
     model, history = train(0)
     assert [epoch.epoch for epoch in history] == [1, 2, 3, 4, 5, 6]
     assert history[-1].loss < history[0].loss
-    from lab3.data import split_validation
+    from lab3.inputs.data import split_validation
 
     _, held_out = split_validation(labels_n, 0.2, 0)
     accuracy = (model.predict(images_nhwc[held_out], verbose=0).argmax(axis=1) == labels_n[held_out]).mean()

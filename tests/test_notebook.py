@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 
 import lab3
-from lab3 import bars, notebook
+from lab3 import notebook
 from lab3.arguments import Arguments
+from lab3.base import bars
 from lab3.config import Config
-from lab3.criteria import Criterion
 from lab3.errors import ConfigError, DataError, Lab3Error, ModelError
+from lab3.vocabulary import Criterion
 
 CRITERIA = ", ".join(f"'{name}'" for name in Criterion.__args__)  # type: ignore[attr-defined]
 LABELS = "lab3.sweep: labels must be integers (N,) or (N, 1), or one-hot rows (N, 2)"

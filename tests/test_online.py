@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab3.journal import read_journal
-from lab3.model_files import save_model
-from lab3.readers import read_epochs
-from lab3.rundir import RunDir
+from lab3.inputs.model_files import save_model
+from lab3.record.journal import read_journal
+from lab3.record.readers import read_epochs
+from lab3.record.rundir import RunDir
 from lab3.tracking.offline import ShownRun, read_offline
 from tests.wandb_server import KEY, Fault, Run, WandbServer
 

@@ -7,12 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from lab3.capture import capture, image_weights
-from lab3.engine import sweep_points
-from lab3.rank import plan_pruning
-from lab3.scores import score_channels
-from lab3.selfcheck import check_split
-from lab3.split import split_model
+from lab3.pruning.capture import capture, image_weights
+from lab3.pruning.engine import sweep_points
+from lab3.pruning.rank import plan_pruning
+from lab3.pruning.scores import score_channels
+from lab3.pruning.selfcheck import check_split
+from lab3.pruning.split import split_model
 from tests.random_models import N_CHANNELS, RandomModel, random_model
 from tests.reference import both_classes, literal_sweep
 

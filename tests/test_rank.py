@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lab3.rank import PruneStep, channel_stats, describe_surplus, plan_pruning, rank_channels
+from lab3.pruning.rank import PruneStep, channel_stats, describe_surplus, plan_pruning, rank_channels
 
 importances = arrays(np.float64, st.integers(2, 12), elements=st.integers(0, 5).map(float))
 

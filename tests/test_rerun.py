@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from lab3.engine import SweepPoint
-from lab3.journal import open_journal, read_journal
-from lab3.outputs import row_of_epoch
-from lab3.pipeline.compare import compare_runs
-from lab3.rundir import RunDir
-from lab3.training import Epoch
+from lab3.app.pipeline.compare import compare_runs
+from lab3.inputs.training import Epoch
+from lab3.pruning.engine import SweepPoint
+from lab3.record.journal import open_journal, read_journal
+from lab3.record.rundir import RunDir
+from lab3.record.tables import row_of_epoch
 from tests.test_verify import edit_json, edit_point
 
 OTHER: dict[str, tuple[dict[str, Any], str]] = {
@@ -119,7 +119,7 @@ def test_what_differs_is_reported_by_k_and_number_of_images(
     assert f"runs/one must repeat {toy}, but 1 of 4 points differ, see above" in result.stderr
     edit_point(toy, 1, k=7)
     edit_point(toy, 3, correct=4)
-    monkeypatch.setattr("lab3.cli.records._SHOWN_DIFFERENCES", 3)
+    monkeypatch.setattr("lab3.app.cli.records._SHOWN_DIFFERENCES", 3)
     result = invoke("rerun", toy, "--run-id", "two")
     assert result.exit_code == 65 and result.stdout.splitlines()[:4] == [
         "K=1: only in runs/two",

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from lab3.pipeline.record import events
-from lab3.rundir import RunDir
+from lab3.app.pipeline.record import events
+from lab3.record.rundir import RunDir
 from lab3.tracking.events import Asset
 from tests.test_cli import EXPERIMENTS, unfinish
 from tests.test_verify import edit_json, edit_point
@@ -224,7 +224,7 @@ def test_settings_and_states_of_a_training_must_not_change(
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr("lab3.pipeline.training.save_model", stop)
+        patch.setattr("lab3.app.pipeline.training.save_model", stop)
         result = invoke("train", EXPERIMENTS / "digits.yaml", "--set", "train.epochs=2", "--run-id", "t")
         assert isinstance(result.exception, Stop)
     run = tmp_path / "runs" / "t"
@@ -272,7 +272,7 @@ def test_a_run_that_is_started_again_must_be_asked_for_the_same(
 def test_a_configuration_that_is_changed_or_removed_in_mid_run_is_reported(
     toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lab3.pipeline import sweeping
+    from lab3.app.pipeline import sweeping
 
     original = sweeping.plot_accuracy  # type: ignore[attr-defined]
     config = tmp_path / "runs" / "r" / "config.yaml"

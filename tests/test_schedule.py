@@ -1,7 +1,7 @@
 import pytest
 
 from lab3.errors import ConfigError
-from lab3.schedule import parse_schedule
+from lab3.pruning.schedule import parse_schedule
 
 
 @pytest.mark.parametrize(

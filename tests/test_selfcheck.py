@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from keras import layers
 
-import lab3.graph
-from lab3.backend import to_numpy
-from lab3.capture import capture
+import lab3.base.graph
+from lab3.base.backend import to_numpy
 from lab3.errors import ModelError
-from lab3.rank import PruneStep
-from lab3.selfcheck import SelfCheck, check_split
-from lab3.split import split_model
+from lab3.pruning.capture import capture
+from lab3.pruning.rank import PruneStep
+from lab3.pruning.selfcheck import SelfCheck, check_split
+from lab3.pruning.split import split_model
 from tests.reference import shake
 from tests.test_split import sequential
 
@@ -62,7 +62,7 @@ def test_a_layer_that_trains_is_noticed(images_nhwc: np.ndarray, monkeypatch: py
             values[step.outputs[0]] = step.layer(*args, **{**kwargs, "training": training})
         return values
 
-    monkeypatch.setattr("lab3.split.run_steps", run_in_training)
+    monkeypatch.setattr("lab3.pruning.split.run_steps", run_in_training)
     with pytest.raises(ModelError, match=r"cut at layer 'pruned' must give .* at K=0 \d+ of 256 test images"):
         check(model, images_nhwc)
 
@@ -72,7 +72,7 @@ def test_a_wrong_constant_behind_a_normalisation_is_noticed(
 ) -> None:
     keras.utils.set_random_seed(0)
     model = shake(sequential())
-    run_steps, normalisation = lab3.graph.run_steps, model.layers[3]
+    run_steps, normalisation = lab3.base.graph.run_steps, model.layers[3]
 
     # What a normalisation makes of 0 is taken for 0.
     def without_constants(steps: Any, values: Any) -> Any:
@@ -83,7 +83,7 @@ def test_a_wrong_constant_behind_a_normalisation_is_noticed(
                 found |= run_steps([s for s in steps if s is not step and s.outputs[0] > step.outputs[0]], found)
         return found
 
-    monkeypatch.setattr("lab3.split.run_steps", without_constants)
+    monkeypatch.setattr("lab3.pruning.split.run_steps", without_constants)
     with pytest.raises(ModelError, match=r"at K=[35] \d+ of 256 .* scores differ by [\d.e-]+ of the largest"):
         check(model, images_nhwc, effect="zero_weights", measured="output")
 

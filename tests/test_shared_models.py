@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import lab3
-from lab3.capture import capture
-from lab3.engine import sweep_points
-from lab3.layers import prunable_layers
-from lab3.rank import plan_pruning
-from lab3.scores import score_channels
-from lab3.selfcheck import check_split
-from lab3.split import split_model
+from lab3.pruning.capture import capture
+from lab3.pruning.engine import sweep_points
+from lab3.pruning.layers import prunable_layers
+from lab3.pruning.rank import plan_pruning
+from lab3.pruning.scores import score_channels
+from lab3.pruning.selfcheck import check_split
+from lab3.pruning.split import split_model
 from tests.conftest import shared_file
 from tests.reference import both_classes, literal_sweep
 

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 from keras import layers
 
-from lab3.architectures import build_model
-from lab3.backend import to_numpy
-from lab3.capture import capture, capture_layers, image_weights
-from lab3.engine import SweepPoint, is_tied, sweep_points
-from lab3.engine.block import BlockScores
-from lab3.engine.bounds import Bounds, LineExceededError, check_line, check_same_answer, is_decided, line
-from lab3.engine.tally import Calibration, Tally
+from lab3.base.backend import to_numpy
+from lab3.base.graph import list_layers
 from lab3.errors import ConfigError, ModelError
-from lab3.graph import list_layers
-from lab3.layers import find_layer
-from lab3.model_files import load_model
-from lab3.rank import PruneStep, plan_pruning
-from lab3.split import split_model
+from lab3.inputs.architectures import build_model
+from lab3.inputs.model_files import load_model
+from lab3.pruning.capture import capture, capture_layers, image_weights
+from lab3.pruning.engine import SweepPoint, is_tied, sweep_points
+from lab3.pruning.engine.block import BlockScores
+from lab3.pruning.engine.bounds import Bounds, LineExceededError, check_line, check_same_answer, is_decided, line
+from lab3.pruning.engine.tally import Calibration, Tally
+from lab3.pruning.layers import find_layer
+from lab3.pruning.rank import PruneStep, plan_pruning
+from lab3.pruning.split import split_model
 from tests.reference import AS_REPORTED, literal_sweep, shake
 
 
@@ -318,7 +318,7 @@ def test_a_bound_that_does_not_hold_has_the_block_run_without_it(monkeypatch: py
     model, images_nhwc, labels_n = big_task()
     exact = fast_sweep(model, images_nhwc, labels_n, "pruned", list(range(96)), shortcut="unchanged")
     # A bound this small decides nearly every image at once, wrongly for some; audits and runs in the middle notice.
-    monkeypatch.setattr("lab3.engine.bounds.SAFETY", 1e-3)
+    monkeypatch.setattr("lab3.pruning.engine.bounds.SAFETY", 1e-3)
     points = fast_sweep(model, images_nhwc, labels_n, "pruned", list(range(96)), shortcut="inferred")
     assert {(p.n_inferred, p.n_audited, p.loss_se) for p in points} == {(0, 0, 0.0)}
     assert [(p.correct, p.n_changed, p.n_run) for p in points] == [(p.correct, p.n_changed, p.n_run) for p in exact]

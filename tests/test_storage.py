@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lab3.base.arrays import allocate, blocks_of, read_rows, release
 from lab3.errors import RunStateError
-from lab3.storage import allocate, blocks_of, read_rows, release
 
 
 def resident_kb() -> int:

@@ -13,18 +13,18 @@ import pytest
 from PIL import Image
 
 import lab3
+from lab3.app.pipeline.expected import Expected
 from lab3.config.sections import TrackingSection
-from lab3.engine import SweepPoint
 from lab3.errors import ConfigError
-from lab3.pipeline.expected import Expected
-from lab3.rank import ChannelStats
+from lab3.inputs.training import Epoch
+from lab3.pruning.engine import SweepPoint
+from lab3.pruning.rank import ChannelStats
 from lab3.tracking import Event, RowEvent, RunSettings, Tracker, choose_mode, open_tracker
 from lab3.tracking.client import has_key
 from lab3.tracking.events import Alert, Asset, ChannelTable, Finished, MediaReady
 from lab3.tracking.offline import ShownRun, find_offline_run, offline_runs, read_offline
 from lab3.tracking.remote import Project
 from lab3.tracking.wandb_tracker import WandbTracker
-from lab3.training import Epoch
 from tests.wandb_server import WandbServer
 
 POINTS = [SweepPoint(k, tuple(range(k)), 10 - k, 10, 0.1 * k, 10, (10 - k, 0), k, 0, 10) for k in range(3)]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from lab3.journal import decode_row, encode_row
-from lab3.manifest import ModelFile, TrainedModel, signed
-from lab3.rundir import RunDir, runs_in
+from lab3.record.journal import decode_row, encode_row
+from lab3.record.manifest import ModelFile, TrainedModel, signed
+from lab3.record.rundir import RunDir, runs_in
 
 
 @pytest.fixture
@@ -316,7 +316,7 @@ def test_a_folder_of_runs_groups_and_what_is_left_of_a_run(
 
 def test_keras_is_not_needed(toy: Path) -> None:
     check = f"""import sys
-from lab3.cli import main
+from lab3.app.cli import main
 main(["verify", {str(toy)!r}], standalone_mode=False)
 print([name for name in ("keras", "tensorflow", "wandb", "matplotlib") if name in sys.modules])"""
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)

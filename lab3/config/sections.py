@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from lab3.criteria import Criterion
 from lab3.errors import ConfigError
-from lab3.schedule import check_schedule_form
+from lab3.pruning.schedule import check_schedule_form
+from lab3.vocabulary import Architecture, Average, Bias, Color, Criterion, Effect, Measured, Ranking, Shortcut
 
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -31,7 +31,7 @@ class DataSection(Section):
     train: str | None = None  # the same forms; null: the training split of `test`
     test_sha256: Sha256 | None = None  # of the file with the test images, or of the arrays where it is not one file
     train_sha256: Sha256 | None = None  # the same of the training images
-    color: Literal["rgb", "grayscale"] = "rgb"  # how image files are decoded
+    color: Color = "rgb"  # how image files are decoded
     scale: PositiveFloat = 255.0  # what pixels are divided by first
     mean: PerChannel = 0.0  # subtracted then; one number, or one per color channel
     std: PositivePerChannel = 1.0  # what is divided by last; one number, or one per color channel
@@ -44,7 +44,7 @@ class ModelSection(Section):
     sha256: Sha256 | None = None  # what the file at `path` must have; any other is refused
     allow_classes: list[str] = []  # names of registered classes that the file may use besides Keras's own
     output: str | int | None = None  # name or index of the output with class scores, where there are several
-    architecture: Literal["vgg16", "simplecnn", "digits_cnn"] | None = None  # trained where `path` is null
+    architecture: Architecture | None = None  # trained where `path` is null
 
     @field_validator("sha256")
     @classmethod
@@ -83,12 +83,12 @@ class PruneSection(Section):
     score_on: Literal["auto", "train", "test"] = (
         "auto"  # images to score on; auto: training images where there are some
     )
-    effect: Literal["remove", "zero_weights"] = "remove"  # remove: as if sliced out; zero_weights: as in the reports
-    measured: Literal["activation", "output", "before_activation"] = "activation"  # what importance is measured on
-    average: Literal["images", "batches"] = "images"  # the mean of images, or of the means of batches
+    effect: Effect = "remove"  # remove: as if sliced out; zero_weights: as in the reports
+    measured: Measured = "activation"  # what importance is measured on
+    average: Average = "images"  # the mean of images, or of the means of batches
     average_batch_size: Positive = 64  # images per batch with `average: batches`
-    bias: Literal["zero", "keep"] = "zero"  # of a pruned channel; keep: with `effect: zero_weights` alone
-    ranking: Literal["once", "iterative"] = "once"  # rank once, or again at every K
+    bias: Bias = "zero"  # of a pruned channel; keep: with `effect: zero_weights` alone
+    ranking: Ranking = "once"  # rank once, or again at every K
 
 
 class SweepSection(Section):
@@ -98,7 +98,7 @@ class SweepSection(Section):
     feature_maps_k: list[int] = []  # K whose mean feature maps and confusion matrix are drawn too
     # Which images need not be run at every K: none, those whose input is unchanged, or those whose prediction is
     # inferred, which is not exact.
-    shortcut: Literal["none", "unchanged", "inferred"] = "unchanged"
+    shortcut: Shortcut = "unchanged"
     safe_drop: Fraction = 0.01  # the largest K that loses at most this much accuracy is called safe in the summary
     save_predictions: bool = False  # predictions.npz: the predicted class of every image at every K
     batch_size: Positive = 2000  # images on the device at a time; changes memory and speed, not the counts

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from lab3.config.sections import TrackingSection
-from lab3.engine import SweepPoint
-from lab3.rank import ChannelStats
-from lab3.training import Epoch
+from lab3.inputs.training import Epoch
+from lab3.pruning.engine import SweepPoint
+from lab3.pruning.rank import ChannelStats
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lab3.engine import SweepPoint
+from lab3.inputs.training import Epoch
+from lab3.pruning.engine import SweepPoint
 from lab3.tracking.events import Asset, ChannelTable, Event, Finished, MediaReady
-from lab3.training import Epoch
 
 # What a point's row holds beside K; nothing where the value is None. A loss that is an estimate has another name.
 POINT_COLUMNS: dict[str, Callable[[SweepPoint], float | None]] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
-from lab3.engine import SweepPoint
+from lab3.pruning.engine import SweepPoint
 from lab3.tracking.client import import_client, stage_below
 from lab3.tracking.events import Alert, Asset, Event, RunSettings, Tracker
 from lab3.tracking.offline import forget_offline_runs

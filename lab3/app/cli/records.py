@@ -1,0 +1,124 @@
+"""Commands about finished or stopped runs: verify, rerun, publish."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lab3.app.cli.options import a_path, computing_options, for_each_run, out_option, runs_argument
+from lab3.errors import RecordError, ServerError, UnfinishedError
+
+_SHOWN_DIFFERENCES = 10
+
+
+@click.command("verify")
+@runs_argument
+def verify_command(runs: tuple[Path, ...]) -> None:
+    """Check run folders against their own record, without running anything.
+
+    Every file against the hash in the manifest; journal, tables, figures, summary and predictions against each other;
+    model and data against their hashes where they are still there. RUN can be a folder of several runs. Ends with 65
+    where something is wrong, else with 75 where a run is unfinished.
+
+    \b
+    Examples:
+      lab3 verify runs/vgg16_cifar10-20260101-120000-ab12
+      lab3 verify runs
+    """
+    from lab3.app.pipeline import verify_run
+
+    n_runs, n_wrong, unfinished = 0, 0, []
+    for path, verified in for_each_run(runs, verify_run):
+        if verified:
+            click.echo(str(verified))
+        n_runs, n_wrong = n_runs + 1, n_wrong + (verified is None or bool(verified.problems))
+        if verified and not verified.is_finished:
+            unfinished.append(path)
+    if n_wrong:
+        raise RecordError(
+            f"{n_wrong} of {n_runs} runs are not what their record says, see above; put back what changed, or "
+            "delete summary.json and resume the run to have its tables and the sweep's figures rebuilt"
+        )
+    if unfinished:
+        raise UnfinishedError(
+            f"{len(unfinished)} of {n_runs} runs are unfinished; go on with `lab3 resume {unfinished[0]}`"
+        )
+
+
+@click.command("rerun")
+@click.argument("run", type=a_path)
+@click.option("--train", is_flag=True, help="Train the network again too, in place of taking the one in RUN.")
+@click.option("--model", type=a_path, help="Where the model file is now, if it has moved.")
+@click.option("--data", metavar="DATA", help="Where the test images are now, if they have moved.")
+@click.option("--train-data", metavar="DATA", help="Where the training images are now, if they have moved.")
+@out_option
+@click.option("--run-id", metavar="ID", help="Name of the new run; by default RUN's with -rerun behind it.")
+@click.option(
+    "--mode",
+    type=click.Choice(["disabled", "offline"]),
+    default="disabled",
+    show_default=True,
+    help="W&B mode of the new run.",
+)
+@computing_options
+def rerun_command(run: Path, mode: str, device: Any, **options: Any) -> None:
+    """Repeat a finished run and compare every point with it, bit for bit.
+
+    Settings come from RUN, model and data from where they were; their hashes must be those in RUN's manifest. The last
+    line printed is the new run's folder. Ends with 65 where a point differs.
+
+    \b
+    Examples:
+      lab3 rerun runs/vgg16_cifar10-20260101-120000-ab12
+      lab3 rerun archive/digits-1 --train --run-id digits-1-again
+    """
+    from lab3.app.cli.terminal import TerminalProgress
+    from lab3.app.pipeline import Session, rerun_run
+
+    with TerminalProgress() as progress:
+        done, comparison = rerun_run(run, Session(progress, device, mode), **options)
+    for line in comparison.differences[:_SHOWN_DIFFERENCES]:
+        click.echo(line)
+    n_differences = len(comparison.differences)
+    if n_differences > _SHOWN_DIFFERENCES:
+        click.echo(f"and {n_differences - _SHOWN_DIFFERENCES} more")
+    for remark in comparison.remarks:
+        click.echo(f"note: {remark}")
+    if not n_differences:
+        click.echo(f"identical: {comparison.n_compared} {comparison.unit}")
+    click.echo(str(done.path))
+    if n_differences:
+        raise RecordError(
+            f"{done.path} must repeat {run}, but {n_differences} of {comparison.n_compared} {comparison.unit} "
+            "differ, see above"
+        )
+
+
+@click.command("publish")
+@runs_argument
+@click.option("--check", is_flag=True, help="Only compare what the server shows with the run's folder.")
+def publish_command(runs: tuple[Path, ...], check: bool) -> None:
+    """Bring Weights & Biases up to date with run folders, whatever it has of them.
+
+    What the server lacks is sent, then what it shows is compared with the folder: rows, artifacts, summary and state.
+    A second time changes nothing. RUN can be a folder of several runs. Without a server or a key, the folder is left
+    with one complete offline run: the run's own, or a rebuilt one where that is torn or lacks something. Ends with 75
+    where W&B is not up to date afterwards.
+
+    \b
+    Examples:
+      lab3 publish runs/vgg16_cifar10-20260101-120000-ab12
+      lab3 publish --check runs/*
+    """
+    from lab3.app.cli.terminal import TerminalProgress
+    from lab3.app.pipeline import publish_run
+
+    is_behind = False
+    # Not as a context: a signal ends this command at once, nothing is lost by that.
+    progress = TerminalProgress()
+    for _, published in for_each_run(runs, lambda path: publish_run(path, check=check, progress=progress)):
+        if published:
+            click.echo(published[0])
+        is_behind |= published is None or not published[1]
+    if is_behind:
+        raise ServerError("W&B is not up to date with every run; see above, then publish again")

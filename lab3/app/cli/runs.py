@@ -1,0 +1,160 @@
+"""Commands that compute: run, sweep, train, resume."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+import lab3
+from lab3.app.cli.options import (
+    TRACKING_FILE,
+    Options,
+    a_path,
+    data_options,
+    model_option,
+    parse_layer,
+    session_options,
+    starting_options,
+    take_settings,
+    variant_options,
+)
+from lab3.errors import ConfigError
+
+EXPERIMENTS = Path(lab3.__file__).with_name("experiments")  # that the package ships
+
+
+@click.command("run")
+@click.argument("experiment", type=a_path)
+@click.argument("assignments", metavar="[KEY=VALUE]...", nargs=-1)
+@model_option
+@data_options
+@variant_options
+@starting_options
+def run_command(experiment: Path, **options: Any) -> None:
+    """Run an experiment, a file or the name of one that lab3 ships: train or load its model, then sweep every K.
+
+    KEY=VALUE is short for --set KEY=VALUE. The last line printed is the run's folder.
+
+    \b
+    Examples:
+      lab3 run digits
+      lab3 run experiments/digits.yaml seed=1 prune.criterion=apoz
+      lab3 run vgg16_cifar10 --model my.h5 --data cifar10-test.zip
+    """
+    _start(experiment, options)
+
+
+@click.command("sweep")
+@click.argument("model__path", metavar="MODEL")
+@data_options
+@variant_options
+@starting_options
+def sweep_command(**options: Any) -> None:
+    """Sweep every K of a model file, without an experiment file.
+
+    Pixels are divided by 255; --set data.scale, data.mean and data.std change that to what the model was trained with.
+
+    \b
+    Examples:
+      lab3 sweep my.h5 --data cifar10-test.zip
+      lab3 sweep my.keras --data photos/ --layer conv5 --set sweep.schedule=0:C:8
+      lab3 sweep my.h5 --data cifar10-test.zip --criterion mean_activation --criterion filter_l1
+      lab3 sweep my.h5 --data cifar10-test.zip --layer all
+    """
+    if options["data__test"] is None:
+        raise click.UsageError("Missing option '--data': which labelled test images to measure accuracy on.")
+    _start(None, options)
+
+
+@click.command("train")
+@click.argument("experiment", type=a_path)
+@data_options
+@starting_options
+def train_command(experiment: Path, **options: Any) -> None:
+    """Train an experiment's network and save it in a run folder, without a sweep.
+
+    \b
+    Example:
+      lab3 train simplecnn_cifar10 --set train.epochs=20
+    """
+    _start(experiment, options, kind="train")
+
+
+@click.command("resume")
+@click.argument("run", type=a_path)
+@session_options
+@click.option(
+    "--new", is_flag=True, help="Start over as a new run beside it, with its settings and the versions installed here."
+)
+def resume_command(run: Path, new: bool, **options: Any) -> None:
+    """Finish a run, or a group of runs, that was stopped: from the last point in its journal, or the last epoch.
+
+    Model, data, settings and versions must be those it was started with. A finished run is left as it is.
+
+    \b
+    Example:
+      lab3 resume runs/vgg16_cifar10-20260101-120000-ab12
+    """
+    from lab3.app.cli.terminal import TerminalProgress, show_result
+    from lab3.app.pipeline import Session, is_group, resume_group, resume_run, start_over
+
+    with TerminalProgress() as progress:
+        session = Session(progress, **options)
+        if new:
+            done = start_over(run, session)
+        else:
+            done = resume_group(run, session) if is_group(run) else resume_run(run, session)
+    show_result(done)
+
+
+def _start(experiment: Path | None, options: Options, *, kind: Any = "sweep") -> None:
+    """Start a run, or with several layers or criteria a group of runs.
+
+    Where W&B starts a preempted one again under the same id, it goes on.
+    """
+    layers, criteria = [parse_layer(layer) for layer in options.pop("layers", ())], options.pop("criteria", ())
+    settings = take_settings(options)
+    is_one = len(layers) <= 1 and len(criteria) <= 1 and layers != ["all"]
+    if is_one:
+        settings += take_settings(
+            {"prune__layer": next(iter(layers), None), "prune__criterion": next(iter(criteria), None)}
+        )
+
+    from lab3.config import load_config
+
+    # Before anything slow is imported: a mistake in the file shows at once.
+    config = load_config(experiment and find_experiment(experiment), settings, TRACKING_FILE)
+
+    from lab3.app.cli.terminal import TerminalProgress, show_result
+    from lab3.app.pipeline import Session, is_group, is_run, resume_group, resume_run, start_group, start_run
+
+    place = {name: options.pop(name) for name in ("out", "run_id")}
+    path = place["out"] / (place["run_id"] or "")
+    is_again = place["run_id"] is not None and os.environ.get("WANDB_RUN_ID") == place["run_id"]
+    done: Any
+    with TerminalProgress() as progress:
+        session = Session(progress, **options)
+        if is_again and (is_run if is_one else is_group)(path):
+            done = resume_run(path, session, asked=config) if is_one else resume_group(path, session)
+        elif is_one:
+            done = start_run(config, session, kind=kind, **place)
+        else:
+            done = start_group(config, layers, criteria, session, **place)
+    show_result(done)
+
+
+def find_experiment(path: Path) -> Path:
+    """`path` if it is there, else the experiment that lab3 ships under this name.
+
+    Raises `ConfigError` if there is none.
+    """
+    names = sorted(shipped.stem for shipped in EXPERIMENTS.glob("*.yaml"))
+    if not path.is_file() and str(path).removesuffix(".yaml") in names:
+        return EXPERIMENTS / path.with_suffix(".yaml")
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: no such file; give the path of an experiment, or the name of one that lab3 ships: "
+            f"{', '.join(names)}"
+        )
+    return path

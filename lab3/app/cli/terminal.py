@@ -1,0 +1,167 @@
+"""What a person sees: progress on stderr, results on stdout."""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Self
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lab3.app.pipeline import Group
+from lab3.base.bars import Bars
+from lab3.base.progress import Advance
+from lab3.errors import StoppedError, printable
+from lab3.pruning.engine import SweepPoint
+from lab3.pruning.layers import LayerInfo
+from lab3.record.readers import read_points, read_summary
+from lab3.record.rundir import RunDir
+
+_SHOWN_POINTS = 12
+_SHOWN_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+class _BrokenOff(BaseException):
+    """Raised in a signal's handler; as no `Exception` it passes through libraries that catch those."""
+
+
+class TerminalProgress(Bars):
+    """Bars with rate and time left on a terminal; ten lines a bar in a log file.
+
+    As a context it also makes SIGINT and SIGTERM wait for the current block: the next call of a bar raises
+    `StoppedError`. A second signal stops at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._received: int | None = None
+        self._is_stoppable = False
+        self._earlier_handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._earlier_handlers[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._earlier_handlers.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None:
+            raise KeyboardInterrupt
+        self._received = number
+        if self._is_stoppable:
+            raise _BrokenOff
+        self.say("stopping after the current block; a second signal stops at once")
+
+    def is_asked_to_stop(self) -> bool:
+        """True if a signal has come."""
+        return self._received is not None
+
+    def stop_if_asked(self) -> None:
+        """Raise `StoppedError` if a signal has come."""
+        if self._received is not None:
+            name = signal.Signals(self._received).name
+            code = 130 if self._received == signal.SIGINT else 75
+            raise StoppedError(f"stopped by {name}", code)
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """A signal that comes now does not wait."""
+        self._is_stoppable = True
+        try:
+            self.stop_if_asked()
+            yield
+        except _BrokenOff:
+            self.stop_if_asked()
+        finally:
+            self._is_stoppable = False
+
+    @contextmanager
+    def bar(self, title: str, total: int, unit: str) -> Iterator[Advance]:
+        """Draw a bar, or print a line at every tenth of the way."""
+        with super().bar(title, total, unit) as draw:
+
+            def advance(n_done: int, note: str) -> None:
+                draw(n_done, note)
+                self.stop_if_asked()
+
+            yield advance
+
+
+def show_result(done: RunDir | Group) -> None:
+    """A table of a run's points or a group's runs, and the folder as the last line, on stdout."""
+    if isinstance(done, Group):
+        _show_runs(done)
+    elif done.journal_jsonl.exists():
+        _show_points(read_points(done))
+    click.echo(str(done.path))
+
+
+def _show_runs(group: Group) -> None:
+    """Accuracy of each run at some shares of pruned channels."""
+    table = _new_table("run", "channels", *(f"{share:.0%} pruned" for share in _SHOWN_SHARES))
+    for label, run in group.runs.items():
+        points = read_points(run)
+        label += " (inferred)" * points[0].is_inferred
+        n_channels = read_summary(run)["n_channels"]
+        shares = np.array([point.n_pruned / n_channels for point in points])
+        shown = [points[int(np.abs(shares - share).argmin())] for share in _SHOWN_SHARES]
+        table.add_row(Text(printable(label)), str(n_channels), *(f"{point.accuracy:.4f}" for point in shown))
+    _print_table(table)
+
+
+def show_layers(layers: Sequence[LayerInfo]) -> None:
+    """A table of layers, the one that would be pruned marked."""
+    table = _new_table("index", "layer", "class", "output shape", "parameters", "")
+    for layer in layers:
+        shape = "x".join("N" if size is None else str(size) for size in layer.output_shape or ())
+        mark, style = ("<- pruned", "bold") if layer.is_pruned else ("", None)
+        name, n_parameters = Text(printable(layer.name)), f"{layer.n_parameters:,}"
+        table.add_row(str(layer.index), name, layer.class_name, shape, n_parameters, mark, style=style)
+    _print_table(table)
+    click.echo(f"{len(layers)} layers, {sum(layer.n_parameters for layer in layers):,} parameters")
+
+
+def _show_points(points: Sequence[SweepPoint]) -> None:
+    infers = points[0].is_inferred
+    table = _new_table(
+        "K", "pruned", "correct", "accuracy", "change", *(["est. loss", "inferred"] if infers else ["loss"])
+    )
+    for point in _spread(points):
+        change = "" if point is points[0] else f"{point.accuracy - points[0].accuracy:+.4f}"
+        counts = (str(point.k), str(point.n_pruned), f"{point.correct:,}", f"{point.accuracy:.4f}", change)
+        losses = (
+            [f"{point.loss:.4f} ±{point.loss_se:.4f}", f"{point.n_inferred:,}"] if infers else [f"{point.loss:.4f}"]
+        )
+        table.add_row(*counts, *losses)
+    _print_table(table)
+    if infers:
+        click.echo("inferred, not exact: that many predictions were not computed; without --infer all counts are exact")
+
+
+def _spread(points: Sequence[SweepPoint]) -> list[SweepPoint]:
+    """At most a screenful, evenly spread, first and last among them."""
+    if len(points) <= 2 * _SHOWN_POINTS:
+        return list(points)
+    last = len(points) - 1
+    return [points[round(number * last / (_SHOWN_POINTS - 1))] for number in range(_SHOWN_POINTS)]
+
+
+def _print_table(table: Table) -> None:
+    # Where nobody's screen ends, nothing needs to be cut.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _new_table(*titles: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    left = ("layer", "class", "output shape", "run", "")
+    for title in titles:
+        table.add_column(title, justify="left" if title in left else "right", no_wrap=True)
+    return table

@@ -1,0 +1,157 @@
+"""The sweep: blocks of K over blocks of images."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import numpy as np
+
+from lab3.base.arrays import blocks_of
+from lab3.pruning.engine.bisect import run_bisected
+from lab3.pruning.engine.block import Block, BlockScores
+from lab3.pruning.engine.bounds import Bounds, LineExceededError
+from lab3.pruning.engine.point import SweepPoint, cross_entropy
+from lab3.pruning.engine.tally import Calibration, Tally
+from lab3.pruning.rank import PruneStep
+from lab3.pruning.split import Split
+from lab3.vocabulary import Shortcut
+
+_FIRST_BLOCK, _BLOCK = 8, 32
+_N_CALIBRATION = 256
+
+
+def sweep_points(
+    split: Split,
+    features: Sequence[np.ndarray],
+    labels_n: np.ndarray,
+    steps: Sequence[PruneStep],
+    *,
+    done: Collection[int] = (),
+    batch_size: int = 2000,
+    shortcut: Shortcut = "unchanged",
+    predictions_kn: np.ndarray | None = None,
+    confusion_k: Collection[int] = (),
+    on_block: Callable[[], None] = lambda: None,
+) -> Iterator[SweepPoint]:
+    """The points of `steps` whose K is not in `done`, in their order; nothing is printed or written.
+
+    `features` are those of `capture`; `labels_n` int `(N,)`; `batch_size` images are held on the device at a time.
+    `predictions_kn`, uint16 `(len(steps), N)`, is filled with the predicted classes if given; points at K in
+    `confusion_k` have a confusion matrix. `on_block` is called before each block of images and may raise. Raises
+    `ModelError` if an output is not finite.
+    """
+    engine = _Engine(split, features, labels_n, steps, batch_size, shortcut, on_block)
+    baseline_n: np.ndarray | None = None
+    for block in _k_blocks(len(steps)):
+        if all(steps[i].k in done for i in block):
+            continue
+        if baseline_n is None:
+            baseline_n = engine.predict_unpruned()
+        calibration = engine.calibrate(block)
+        about = (labels_n, baseline_n, split.n_labels, len(block))
+        try:
+            tally = Tally(*about, infers=shortcut == "inferred", calibration=calibration)
+            for rows, scores in engine.run(block, calibration):
+                tally.add(rows, scores)
+        except LineExceededError:
+            tally = Tally(*about, infers=True)
+            for rows, scores in engine.run(block):
+                tally.add(rows, scores)
+        if predictions_kn is not None:
+            predictions_kn[block.start : block.stop] = tally.predicted_kn
+        for number, i in enumerate(block):
+            if steps[i].k not in done:
+                yield tally.point(number, steps[i], steps[i].k in confusion_k)
+
+
+def channel_losses(
+    split: Split,
+    features: Sequence[np.ndarray],
+    labels_n: np.ndarray,
+    batch_size: int = 2000,
+    on_block: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """By how much the mean cross-entropy rises when each channel alone goes, in nats, float64 `(C,)`.
+
+    Source: the oracle that Molchanov et al., ICLR 2017, section 2.2, hold criteria against. One run of the head a
+    channel.
+    """
+    losses_c = np.empty(split.n_channels)
+    for channels in blocks_of(split.n_channels, _BLOCK):
+        alone = [PruneStep(1, (channel,)) for channel in range(split.n_channels)[channels]]
+        steps = [PruneStep(0, ()), *alone]
+        sums = np.zeros(len(steps))
+        engine = _Engine(split, features, labels_n, steps, batch_size, "none", on_block)
+        for rows, scores in engine.run(range(len(steps))):
+            sums += [cross_entropy(logits_nl, labels_n[rows]).sum() for logits_nl in scores.logits_knl]
+        losses_c[channels] = (sums[1:] - sums[0]) / len(labels_n)
+    return losses_c
+
+
+def logits_of(
+    split: Split, features: Sequence[np.ndarray], rows: np.ndarray, steps: Sequence[PruneStep], block_size: int
+) -> np.ndarray:
+    """The logits of the images `rows` at `steps`, as a sweep of blocks of `block_size` images has them, `(K, n, L)`."""
+    parts = []
+    for part in blocks_of(len(rows), block_size):
+        block = Block(split, steps, split.read_features(features, rows[part]), block_size, block_size)
+        parts.append(block.run_changed().logits_knl)
+    return np.concatenate(parts, axis=1)
+
+
+def _k_blocks(n_steps: int) -> Iterator[range]:
+    """Blocks of indices into the steps; the first is short, so that the first points are soon seen."""
+    start, size = 0, _FIRST_BLOCK
+    while start < n_steps:
+        yield range(start, min(start + size, n_steps))
+        start, size = start + size, _BLOCK
+
+
+class _Engine:
+    def __init__(
+        self,
+        split: Split,
+        features: Sequence[np.ndarray],
+        labels_n: np.ndarray,
+        steps: Sequence[PruneStep],
+        batch_size: int,
+        shortcut: Shortcut,
+        on_block: Callable[[], None],
+    ) -> None:
+        self._on_block = on_block
+        self._split, self._features, self._labels_n, self._steps = split, features, labels_n, steps
+        self._n_images, self._batch_size = len(labels_n), min(batch_size, len(labels_n))
+        # Where a quarter of the images would be calibration, nothing is gained.
+        self._shortcut = "unchanged" if shortcut == "inferred" and self._n_images < 4 * _N_CALIBRATION else shortcut
+
+    def predict_unpruned(self) -> np.ndarray:
+        """The class predicted for each image with no channel gone, `(N,)`."""
+        blocks = (self._block([PruneStep(0, ())], rows) for rows in blocks_of(self._n_images, self._batch_size))
+        return np.concatenate([block.run_all(0).argmax(axis=1) for block in blocks])
+
+    def calibrate(self, indices: range) -> Calibration | None:
+        """Some images run at every step of `indices`, drawn with their first as the seed; None without that need."""
+        if self._shortcut != "inferred" or len(indices) < 3:
+            return None
+        rng = np.random.default_rng(indices.start)
+        rows = np.sort(rng.choice(self._n_images, _N_CALIBRATION, replace=False))
+        steps = [self._steps[i] for i in indices]
+        features = self._split.read_features(self._features, rows)
+        logits_knl = Block(self._split, steps, features, len(rows), self._batch_size).run_changed().logits_knl
+        return Calibration(rows, logits_knl, Bounds(logits_knl))
+
+    def run(self, indices: range, calibration: Calibration | None = None) -> Iterator[tuple[slice, BlockScores]]:
+        """The rows and scores of each block of images."""
+        steps = [self._steps[i] for i in indices]
+        for rows in blocks_of(self._n_images, self._batch_size):
+            block = self._block(steps, rows)
+            if calibration is not None:
+                seed = (indices.start, rows.start)
+                yield rows, run_bisected(block, calibration.bounds, self._labels_n[rows], seed)
+            elif self._shortcut == "none":
+                yield rows, block.run_every_step()
+            else:
+                yield rows, block.run_changed()
+
+    def _block(self, steps: Sequence[PruneStep], rows: slice) -> Block:
+        self._on_block()
+        features = self._split.read_features(self._features, rows)
+        return Block(self._split, steps, features, self._batch_size, self._batch_size)

@@ -1,0 +1,71 @@
+"""Draw what a run's folder holds, into the folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lab3.pruning.engine import SweepPoint
+from lab3.pruning.rank import PruneStep
+from lab3.record.readers import read_points, read_summary
+from lab3.record.rundir import RunDir
+from lab3.views.figures import (
+    about,
+    grey_limits,
+    plot_before_after,
+    plot_comparison,
+    plot_confusion,
+    plot_feature_map,
+    plot_feature_maps,
+    save_figure,
+    short,
+)
+
+
+def draw_comparison(folder: Path, runs: Mapping[str, RunDir]) -> None:
+    """`comparison.png` of finished runs by label: accuracy against the share that is pruned."""
+    curves, summaries = {}, []
+    for label, run in runs.items():
+        summary, points = read_summary(run), read_points(run)
+        summaries.append(summary)
+        label += " (inferred)" * points[0].is_inferred
+        curves[label] = [(point.n_pruned / summary["n_channels"], point.accuracy) for point in points]
+    common = {name: value for name, value in summaries[0].items() if all(each.get(name) == value for each in summaries)}
+    source, n_images = Path(run.read_manifest().data.test.source).name, points[0].total
+    facts = about(criterion=common.get("criterion"), effect=common.get("effect"), n_images=n_images, source=source)
+    title = f"{folder.name}: accuracy as channels are pruned"
+    save_figure(plot_comparison(curves, title, facts), folder / "comparison.png")
+
+
+def draw_feature_maps(
+    run: RunDir,
+    layer_name: str,
+    mean_map_hwc: np.ndarray,
+    pruned_map: np.ndarray,
+    steps: Sequence[PruneStep],
+    facts: str,
+) -> None:
+    """`feature_map_0`, `feature_maps`, and for each of `steps` `feature_maps_k<K>`: before and after, side by side.
+
+    `facts`: what `figures.about` says; so in the other figures of a run.
+    """
+    layer_name = short(layer_name)
+    title = f"mean feature maps of {layer_name}, {mean_map_hwc.shape[2]} channels"
+    limits = grey_limits(mean_map_hwc)
+    first = plot_feature_map(mean_map_hwc[..., 0], f"mean feature map of {layer_name}, channel 0", facts)
+    save_figure(first, run.figure("feature_map_0"))
+    save_figure(plot_feature_maps(mean_map_hwc, title, facts, limits), run.figure("feature_maps"))
+    for step in steps:
+        pruned_hwc = mean_map_hwc.copy()
+        pruned = list(step.pruned_channels)
+        pruned_hwc[..., pruned] = pruned_map[..., pruned]
+        figure = plot_before_after(mean_map_hwc, pruned_hwc, title, step.k, pruned, limits, facts)
+        save_figure(figure, run.figure(f"feature_maps_k{step.k}"))
+
+
+def draw_confusion(run: RunDir, point: SweepPoint, class_names: Sequence[str], facts: str) -> None:
+    """`figures/confusion_k<K>.png` of a point that has a confusion matrix."""
+    title = f"K = {point.k}: {point.n_pruned} channels pruned, accuracy {point.accuracy:.4f}"
+    title += f", {point.n_inferred:,} images inferred" if point.is_inferred else ""
+    figure = plot_confusion(np.array(point.confusion), class_names, title, facts)
+    save_figure(figure, run.figure(f"confusion_k{point.k}"))

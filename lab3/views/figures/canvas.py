@@ -1,0 +1,68 @@
+"""What all figures share: where they are drawn, how names and titles are written, and how they are saved."""
+
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lab3.base.files import replacing
+from lab3.errors import printable
+
+BLUE, ORANGE, GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
+_LONGEST_NAME = 40
+
+
+def about(*, criterion: str | None, effect: str | None, n_images: int, source: str = "") -> str:
+    """What a figure's title says of the sweep behind it; what is None differs among its curves."""
+    data = f"{n_images:,} images" + (f" of {short(source)}" if source else "")
+    named = {"criterion": criterion, "effect": effect}
+    return ", ".join([*(f"{name} {value}" for name, value in named.items() if value), data])
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write `figure` as PNG in one durable step."""
+    with replacing(path) as temporary:
+        # Without a fixed Software entry the bytes differ from version to version.
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": "lab3"})
+
+
+def set_title(axes: Any, *text: str, size: float = 10.0) -> None:
+    """Lines above `axes`, broken to fit the figure's width."""
+    axes.set_title(_join_lines(axes.figure, text, size), fontsize=size)
+
+
+def set_figure_title(figure: Any, *text: str, size: float = 10.0) -> None:
+    """Lines above all of `figure`, broken to fit its width."""
+    figure.suptitle(_join_lines(figure, text, size), fontsize=size)
+
+
+def _join_lines(figure: Any, text: Iterable[str], size: float) -> str:
+    # A letter is about 0.55 of the font's size wide, and axes are not as wide as their figure.
+    n_letters = int(0.8 * figure.get_figwidth() * 72 / (0.55 * size))
+    wrapped = [part for line in text for part in textwrap.wrap(printable(line), n_letters)]
+    return "\n".join(plain(part) for part in wrapped)
+
+
+def short(name: str, n_letters: int = _LONGEST_NAME) -> str:
+    """A name of at most `n_letters`; a longer one lacks its middle, as names often differ at their ends."""
+    name = printable(name)
+    half = (n_letters - 3) // 2
+    return name if len(name) <= n_letters else f"{name[:half]}...{name[-half:]}"
+
+
+def plain(text: str) -> str:
+    """A name as it is: matplotlib would read what stands between two dollar signs as a formula."""
+    return printable(text).replace("$", r"\$")
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure, in inches."""
+    # Figure alone, without pyplot: no window, no global list of open figures.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def new_axes(width: float, height: float) -> Any:
+    """The axes of a new figure, in inches."""
+    return new_figure(width, height).subplots()
