@@ -13,18 +13,15 @@ from unittest.mock import patch
 
 import pytest
 
+from tests import processes
+
 RECORD = ("results.csv", "metrics.csv", "channels.csv", "scores.csv", "journal.jsonl")
 
 
-def start(*args: Any, program: tuple[Any, ...] = ("lab3",)) -> "subprocess.Popen[str]":
+def start(*args: Any, program: tuple[Any, ...] = ("lab3",)) -> processes.Process:
     """A process of `lab3 ARGS...`; or of another program, as `("tests.chaos", "mirror", FOLDER)`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", *map(str, program), *map(str, args)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    )
+    module, *first = program
+    return processes.start(*first, *args, module=module)
 
 
 def finish(*args: Any, expect: int = 0) -> str:
@@ -34,7 +31,7 @@ def finish(*args: Any, expect: int = 0) -> str:
     return errors
 
 
-def lines_until(process: "subprocess.Popen[str]", beginning: str) -> None:
+def lines_until(process: processes.Process, beginning: str) -> None:
     """Read what the process says up to the first line that begins so."""
     assert process.stderr is not None
     assert any(line.startswith(beginning) for line in process.stderr), f"the process never said {beginning!r}"

@@ -37,20 +37,22 @@ class Process:
         return self._process.pid
 
     @property
-    def returncode(self) -> int | None:
+    def returncode(self) -> int:
+        """Of a process that has ended, as of `subprocess.Popen`."""
+        assert self._process.exitcode is not None
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        return self.returncode
+        return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
-        if self.returncode is None:
+        if self.poll() is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        if self.returncode is None:
+        if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
@@ -61,7 +63,8 @@ class Process:
         if timeout is not None:
             self.wait(timeout)
         # What a command prints is less than a pipe holds, one after the other is enough.
-        output, errors = self.stdout.read(), self.stderr.read()
+        with self.stdout, self.stderr:
+            output, errors = self.stdout.read(), self.stderr.read()
         self.wait()
         return output, errors
 

@@ -24,6 +24,7 @@ from tests.chaos import (
     small_disk,
     start,
 )
+from tests.processes import Process
 from tests.test_cli import EXPERIMENTS
 
 Sweep = Callable[[str], tuple[str | Path, ...]]
@@ -80,7 +81,7 @@ def test_kills_in_a_sweep_lose_nothing(times: int, sweep: Sweep, tmp_path: Path)
     check_same_record(run, whole)
 
 
-def killed_at_work(process: "subprocess.Popen[str]", after_s: float) -> bool:
+def killed_at_work(process: Process, after_s: float) -> bool:
     """Kill the process after so many seconds; False if it had ended before."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=after_s)

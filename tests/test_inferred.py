@@ -16,8 +16,6 @@ from keras import layers
 import lab3
 from lab3.app.cli import main
 from lab3.app.pipeline.record import replay_record
-from lab3.config import load_config
-from lab3.errors import ConfigError
 from lab3.inputs.model_files import save_model
 from lab3.record.rundir import RunDir
 from lab3.record.tables import comparison_csv
@@ -179,8 +177,3 @@ def test_points_that_do_not_fit_the_shortcut_are_refused(
     assert "K=2 must say what was inferred only where the run infers" in invoke("resume", run).stderr
     edit_point(run, 2, loss_se=None)
     assert "K=2 must have all of n_inferred, n_audited and loss_se, or none" in invoke("resume", run).stderr
-
-
-def test_the_name_of_the_shortcut_before_it_was_called_what_it_is() -> None:
-    with pytest.raises(ConfigError, match=r"sweep\.shortcut: must be 'none', 'unchanged' or 'inferred'.*got 'margins'"):
-        load_config(None, ["sweep.shortcut=margins"])

@@ -88,8 +88,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Lab3Error], str]] = {
     "shortcut": (
         {"shortcut": "margins"},
         ConfigError,
-        "shortcut: must be 'none', 'unchanged' or 'inferred', which is what 'margins' was, as it is not exact, "
-        "got 'margins'",
+        "shortcut: must be one of 'none', 'unchanged', 'inferred', got 'margins'",
     ),
     "schedule": (
         {"schedule": "0:C:0"},

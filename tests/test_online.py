@@ -20,6 +20,7 @@ from lab3.record.journal import read_journal
 from lab3.record.readers import read_epochs
 from lab3.record.rundir import RunDir
 from lab3.tracking.offline import ShownRun, read_offline
+from tests.processes import Process, start
 from tests.wandb_server import KEY, Fault, Run, WandbServer
 
 C = 24
@@ -61,13 +62,10 @@ class Client:
         self.run = folder / "runs" / "r"
         self.errors = ""
 
-    def start(self, *args: Any, mode: str = "online", **environment: str) -> "subprocess.Popen[str]":
+    def start(self, *args: Any, mode: str = "online", **environment: str) -> Process:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
         chosen = {**inherited, **self.server.environment, "WANDB_MODE": mode, **environment}
-        command = [sys.executable, "-m", "lab3", *map(str, args)]
-        return subprocess.Popen(
-            command, cwd=self.folder, env=chosen, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        return start(*args, cwd=self.folder, environment=chosen)
 
     def do(self, *args: Any, expect: int = 0, mode: str = "online", **environment: str) -> str:
         process = self.start(*args, mode=mode, **environment)

@@ -5,7 +5,7 @@ only what leads to the output is kept, and a model inside a model becomes its ow
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -115,15 +115,6 @@ def scope_safely(layer: Any) -> Any:
         if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", each.name):
             each._open_name_scope = nullcontext
     return layer
-
-
-def output_shapes(model: Any) -> Iterator[tuple[int | None, ...]]:
-    """The shape of everything that any layer or operation of the model makes, nested models included."""
-    for operation in getattr(model, "operations", model.layers):
-        if _is_graph(operation):
-            yield from output_shapes(operation)
-        for node in operation._inbound_nodes:
-            yield from (tuple(tensor.shape) for tensor in node.outputs)
 
 
 def depends_on(steps: Iterable[Step], slots: Iterable[int]) -> set[int]:

@@ -105,15 +105,6 @@ class SweepSection(Section):
     capture_batch_size: Positive = 250  # images per step of the capture pass
     cache_mb: Annotated[int, Field(ge=0)] = 64  # features above this many MB lie in a temporary file
 
-    @field_validator("shortcut", mode="before")
-    @classmethod
-    def _no_earlier_name(cls, shortcut: object) -> object:
-        if shortcut == "margins":
-            raise ValueError(
-                "must be 'none', 'unchanged' or 'inferred', which is what 'margins' was, as it is not exact"
-            )
-        return shortcut
-
     @field_validator("schedule")
     @classmethod
     def _schedule_form(cls, schedule: str | list[int]) -> str | list[int]:

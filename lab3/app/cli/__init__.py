@@ -10,9 +10,8 @@ from typing import Any
 import click
 
 import lab3
-from lab3.app.cli.dashboard import dashboard_group
 from lab3.app.cli.inspect import inspect_command, validate_command
-from lab3.app.cli.records import publish_command, rerun_command, verify_command
+from lab3.app.cli.records import dashboard_group, publish_command, rerun_command, verify_command
 from lab3.app.cli.runs import resume_command, run_command, sweep_command, train_command
 from lab3.errors import Lab3Error, StoppedError, printable
 
