@@ -976,7 +976,7 @@ experiment("seed: !!bool maybe", "a value cannot be read ('maybe')", "no_truth")
 experiment("name: !!timestamp x", "a value cannot be read (", "no_date")
 for _stop in ("200000000", "9999999999", "1" + "0" * 40):
     experiment(
-        f"sweep: {{schedule: '0:{_stop}:1'}}", "sweep.schedule: must hold whole numbers of at most 1,000,000, got '0:",
+        f"sweep: {{schedule: '0:{_stop}:1'}}", "sweep.schedule: must hold integers of at most 1,000,000, got '0:",
         f"schedule_to_{len(_stop)}_digits",
     )  # fmt: skip
 

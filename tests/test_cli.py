@@ -29,7 +29,6 @@ from lab3.record.journal import read_journal
 from lab3.record.manifest import ModelFile
 from lab3.record.rundir import RunDir
 from tests.conftest import shared_file
-from tests.processes import start
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 QUICK = ("--set", "train.epochs=2", "--set", "sweep.feature_maps_k=[2]")
@@ -551,6 +550,12 @@ def test_resuming_with_edited_settings_is_refused(
         result.exit_code == 78
         and "was started with other settings: prune.bias was 'zero', now 'keep'; put" in result.stderr
     )
+
+
+def start(*args: str | Path) -> subprocess.Popen[str]:
+    """A real start: signals reach the handlers that the program itself has set."""
+    command = [sys.executable, "-m", "lab3", *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_kill_9_in_the_sweep_loses_no_point(tmp_path: Path, invoke: Callable[..., Result]) -> None:

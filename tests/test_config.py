@@ -54,7 +54,7 @@ def test_all_problems_are_told_at_once_with_key_rule_and_value(tmp_path: Path) -
         "  train.learnin_rate: unknown key, did you mean train.learning_rate?",
         "  prune.layer: must be text or an integer, got ['a']",
         "  prune.ranking: must be one of 'once', 'iterative' (did you mean once?), got 'onse'",
-        "  sweep.schedule: must be 'start:stop:step' with whole numbers, a positive step and C for the number of "
+        "  sweep.schedule: must be 'start:stop:step' with integers, a positive step and C for the number of "
         "channels, or a list of K, got '0-C'",
         "  sweep.feature_maps_k: must be a list, got 3",
         "  sede: unknown key, did you mean seed?",

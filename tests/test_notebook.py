@@ -93,7 +93,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Lab3Error], str]] = {
     "schedule": (
         {"schedule": "0:C:0"},
         ConfigError,
-        "schedule: must be 'start:stop:step' with whole numbers, a positive step and C for the number of channels, or "
+        "schedule: must be 'start:stop:step' with integers, a positive step and C for the number of channels, or "
         "a list of K, got '0:C:0'",
     ),
     "schedule of parts": ({"schedule": [0, 1.5]}, ConfigError, "schedule.1: must be an integer, got 1.5"),

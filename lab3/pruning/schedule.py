@@ -5,6 +5,8 @@ from itertools import pairwise
 
 from lab3.errors import ConfigError, shown
 
+_MAX_K = 1_000_000
+
 
 def parse_schedule(schedule: str | Sequence[int], n_channels: int) -> tuple[int, ...]:
     """The K of a sweep in ascending order, each in 0..C-1.
@@ -54,6 +56,10 @@ def _parse_range(schedule: str, n_channels: int) -> tuple[int, ...]:
             f"sweep.schedule must be 'start:stop:step' with integers, a positive step and C for the number of "
             f"channels, or a list of K, got {shown(schedule)}; '0:C:1' is every K"
         ) from None
+    if max(abs(start), abs(stop), step) > max(_MAX_K, n_channels):
+        raise ConfigError(
+            f"sweep.schedule must hold integers of at most {_MAX_K:,}, got {shown(schedule)}; '0:C:1' is every K"
+        )
     return tuple(range(start, stop, step))
 
 
