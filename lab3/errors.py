@@ -113,7 +113,7 @@ def counted(n: int, unit: str) -> str:
 
 def one_line(error: Exception) -> str:
     """What a library says of a file, in one line; names in it can be the file's own."""
-    # Keras sets parts of its messages in bold, and tells a layer's whole configuration before the reason.
+    # Keras sets parts of its messages in bold, and shows a layer's whole configuration before the reason.
     text = re.sub(r"\x1b\[\d*m", "", str(error)).rpartition("Exception encountered: ")[2]
     text = " ".join(text.split()) or type(error).__name__
     text = text if len(text) <= 300 else f"{text[:140]} ... {text[-155:]}"

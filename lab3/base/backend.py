@@ -131,7 +131,7 @@ def fill_block(block: np.ndarray, size: int) -> np.ndarray:
 
 
 def fill_pairs(numbers: np.ndarray, size: int) -> np.ndarray:
-    """At most `size` numbers, the last repeated up to one of few lengths where the backend compiles each anew."""
+    """At most `size` numbers, the last repeated up to one of few lengths where the backend compiles each length."""
     import keras
 
     if keras.backend.backend() == "tensorflow":

@@ -56,8 +56,8 @@ def train_model(
 
     `images_nhwc`: float32, preprocessed. With a validation split, the weights of the epoch with the best validation
     accuracy are kept, and training stops after `patience` epochs without a better one; without it, the last epoch's are
-    kept. The state after an epoch is in `checkpoints` before `on_epoch` is told of it; training that was stopped goes
-    on behind `history`, the epochs it told, and ends with the weights that it would have had.
+    kept. The state after an epoch is in `checkpoints` before `on_epoch` gets it; training that was stopped goes
+    on behind `history`, the epochs it gave, and ends with the weights that it would have had.
     """
     import keras
 

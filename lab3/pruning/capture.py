@@ -71,7 +71,7 @@ def capture_layers(
     """Run the trunks of `splits`, all of one model, once over `images_nhwc` `(N, H, W, C)`.
 
     The means are accumulated in float64, `batch_size` images at a time. Features of more than `cache_mb` megabytes go
-    to a temporary file, or nowhere without `keep_features`. `on_progress` is told the number of images done.
+    to a temporary file, or nowhere without `keep_features`. `on_progress` gets the number of images done.
     """
     n_images = len(images_nhwc)
     trunks = [split.trunk for split in splits]

@@ -27,7 +27,7 @@ class HeadForm(Protocol):
     `plan` gives the channels that `start` prunes for a block of sets, and those whose units `finish` must be given.
     `start` gives `[state, change]` with the units of `is_pruned_u` pruned, where `change` is what pruning `units` as
     well goes by. `finish` gives the value of every slot with those of `units` pruned that are 1 in the one row of
-    `gone_ku`, or in the row of each image. `shares_change`: `change` has one row for all images.
+    `pruned_ku`, or in the row of each image. `shares_change`: `change` has one row for all images.
     """
 
     shares_change: bool
@@ -36,14 +36,14 @@ class HeadForm(Protocol):
 
     def start(self, own: Any, pruned: Any, is_pruned_u: Any, units: Any) -> list[Any]: ...
 
-    def finish(self, values: Values, state: Any, change: Any, units: Any, gone_ku: Any) -> Values: ...
+    def finish(self, values: Values, state: Any, change: Any, units: Any, pruned_ku: Any) -> Values: ...
 
 
 class Head:
     """A head form, compiled.
 
-    `start(own, pruned, is_pruned_u, units)`: see `HeadForm`. `finish(state, change, *carried, units, gone_ku)` gives
-    `[logits_nl]`. `finish_pairs(rows, steps, state, change, *carried, units, gone_ku)` gives the logits of image
+    `start(own, pruned, is_pruned_u, units)`: see `HeadForm`. `finish(state, change, *carried, units, pruned_ku)` gives
+    `[logits_nl]`. `finish_pairs(rows, steps, state, change, *carried, units, pruned_ku)` gives the logits of image
     `rows[p]` with the units of row `steps[p]` pruned, for each p. `loss_gradient(own, pruned, *carried, labels_n)`
     gives the gradient of the summed cross-entropy to `own`; None where channels are removed at several places.
     """
@@ -60,18 +60,18 @@ class Head:
             self.loss_gradient = compile_gradient(self._loss)
 
     def _finish(self, state: Any, change: Any, *others: Any) -> list[Any]:
-        *carried, units, gone_ku = others
+        *carried, units, pruned_ku = others
         values = dict(zip(self._anatomy.carried_slots, carried, strict=True))
         scores = self._anatomy.scores
-        return [scores.logits(self._form.finish(values, state, change, units, gone_ku)[scores.slot])]
+        return [scores.logits(self._form.finish(values, state, change, units, pruned_ku)[scores.slot])]
 
     def _finish_pairs(self, rows: Any, steps: Any, state: Any, change: Any, *others: Any) -> list[Any]:
         from keras import ops
 
-        *carried, units, gone_ku = others
+        *carried, units, pruned_ku = others
         some_state, *some_carried = (ops.take(tensor, rows, axis=0) for tensor in (state, *carried))
         some_change = change if self._form.shares_change else ops.take(change, rows, axis=0)
-        return self._finish(some_state, some_change, *some_carried, units, ops.take(gone_ku, steps, axis=0))
+        return self._finish(some_state, some_change, *some_carried, units, ops.take(pruned_ku, steps, axis=0))
 
     def _loss(self, own: Any, pruned: Any, *carried_and_labels: Any) -> Any:
         from keras import ops
@@ -110,11 +110,11 @@ class DividedHead:
         change = ops.take(pruned, units, axis=-1) - ops.take(own, units, axis=-1)
         return [self._linear(ops.where(is_pruned_u, pruned, own)), change]
 
-    def finish(self, values: Values, state: Any, change: Any, units: Any, gone_ku: Any) -> Values:
+    def finish(self, values: Values, state: Any, change: Any, units: Any, pruned_ku: Any) -> Values:
         from keras import ops
 
-        gone = ops.cast(_beside(gone_ku, change), change.dtype)
-        mixed = state + _mix(self._linear, change * gone, units)
+        pruned = ops.cast(_beside(pruned_ku, change), change.dtype)
+        mixed = state + _mix(self._linear, change * pruned, units)
         return run_steps(self._rest, values | {self._mixing.outputs[0]: self._mixing.layer.activation(mixed)})
 
 
@@ -135,10 +135,10 @@ class WholeHead:
     def start(self, own: Any, pruned: Any, is_pruned_u: Any, units: Any) -> list[Any]:
         return [own, pruned]
 
-    def finish(self, values: Values, state: Any, change: Any, units: Any, gone_ku: Any) -> Values:
+    def finish(self, values: Values, state: Any, change: Any, units: Any, pruned_ku: Any) -> Values:
         from keras import ops
 
-        chosen = ops.where(_beside(gone_ku, change) > 0, change, state)
+        chosen = ops.where(_beside(pruned_ku, change) > 0, change, state)
         values |= zip(self._slots, split_calls(chosen, len(self._slots)), strict=True)
         return run_steps(self._steps, values)
 
@@ -150,10 +150,10 @@ class MaskedHead(WholeHead):
         super().__init__(anatomy, shares_change=True)
         self._anatomy = anatomy
 
-    def finish(self, values: Values, state: Any, change: Any, units: Any, gone_ku: Any) -> Values:
+    def finish(self, values: Values, state: Any, change: Any, units: Any, pruned_ku: Any) -> Values:
         anatomy, parts = self._anatomy, self._anatomy.parts
         values |= zip(self._slots, split_calls(state, len(self._slots)), strict=True)
-        values = anatomy.remove_channels(run_steps(parts.alone, values), gone_ku > 0)
+        values = anatomy.remove_channels(run_steps(parts.alone, values), pruned_ku > 0)
         return run_steps((*parts.joined, *parts.rest), values)
 
 
@@ -176,13 +176,13 @@ def split_calls(joined: Any, n_calls: int) -> list[Any]:
     return [ops.squeeze(part, axis=1) for part in parts] if len(joined.shape) == 3 else parts
 
 
-def _beside(gone_ku: Any, features: Any) -> Any:
-    """`gone_ku` `(1 or N, U)` with as many axes as `features` `(N, ..., U)`."""
+def _beside(pruned_ku: Any, features: Any) -> Any:
+    """`pruned_ku` `(1 or N, U)` with as many axes as `features` `(N, ..., U)`."""
     from keras import ops
 
     for _ in range(len(features.shape) - 2):
-        gone_ku = ops.expand_dims(gone_ku, 1)
-    return gone_ku
+        pruned_ku = ops.expand_dims(pruned_ku, 1)
+    return pruned_ku
 
 
 def _mix(layer: Any, inputs: Any, units: Any) -> Any:

@@ -1,4 +1,4 @@
-"""From importance to the channels gone at every K. NumPy only.
+"""From importance to the channels pruned at every K. NumPy only.
 
 Source: the loop of both laboratory reports, which ranks again at each K on the network as pruned so far. The channels
 of one layer do not feed each other, so pruning changes only the pruned channels' own means, and the loop is simulated
@@ -15,7 +15,7 @@ from lab3.vocabulary import Ranking
 
 @dataclass(frozen=True)
 class PruneStep:
-    """`pruned_channels`, ascending, are gone at `k`; there can be more than `k` of them with iterative ranking."""
+    """`pruned_channels`, ascending, are pruned at `k`; there can be more than `k` of them with iterative ranking."""
 
     k: int
     pruned_channels: tuple[int, ...]
@@ -33,10 +33,10 @@ def rank_channels(importance_c: np.ndarray) -> np.ndarray:
 def plan_pruning(
     importance_c: np.ndarray, pruned_importance_c: np.ndarray, schedule: Sequence[int], ranking: Ranking
 ) -> tuple[PruneStep, ...]:
-    """The channels gone at each K of `schedule`.
+    """The channels pruned at each K of `schedule`.
 
     `once`: the K least important. `iterative`: at each K in turn, the K lowest of the importances as they then are,
-    where a channel already gone has `pruned_importance_c`; nothing is ever restored. Both arrays are `(C,)`.
+    where a channel already pruned has `pruned_importance_c`; nothing is ever restored. Both arrays are `(C,)`.
 
     >>> kept_bias = np.array([5.0, 0.0, 0.0])  # channel 0 rises when pruned, so K = 2 takes both others as well
     >>> [step.pruned_channels for step in plan_pruning(np.array([1.0, 2.0, 3.0]), kept_bias, [0, 1, 2], "iterative")]
@@ -74,7 +74,7 @@ def describe_surplus(
 
 @dataclass(frozen=True)
 class ChannelStats:
-    """One channel: `rank` 0 is the least important; `pruned_at_k` is the first K at which it is gone, None if never."""
+    """One channel: `rank` 0 is the least important; `pruned_at_k` is the first K that prunes it, None if none does."""
 
     channel: int
     importance: float

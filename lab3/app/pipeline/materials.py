@@ -122,7 +122,7 @@ def load_materials(config: Config, model_path: str | None, session: Session) -> 
 
     keras.utils.set_random_seed(config.seed)
     model = load_configured_model(config, model_path, session)
-    # Cutting an untrained model too tells now, not after hours, that it cannot be cut or the schedule does not fit.
+    # Cutting an untrained model too shows now, not after hours, that it cannot be cut or the schedule does not fit.
     prune = config.prune
     split = split_model(model, prune.layer, effect=prune.effect, measured=prune.measured, bias=prune.bias)
     schedule = parse_schedule(config.sweep.schedule, split.n_channels)

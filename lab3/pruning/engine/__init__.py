@@ -1,14 +1,14 @@
 """Measure the pruned model at every K, from features captured once.
 
 K is done in blocks. At the start of a block the mixing layer's output is computed afresh; for each K in it, only the
-difference of the channels gone since is added, and the rest of the network is run. What is done for one block depends
+difference of the channels pruned since is added, and the rest of the network is run. What is done for one block depends
 on nothing before it, so a sweep resumed anywhere gives the same bits.
 
 Which images are run at a K is the shortcut. The first two are exact by construction: every count and loss is that of
 running all images.
 
 - `none`: every image at every K.
-- `unchanged`: an image whose features of the newly gone channels are what these channels leave behind anyway has the
+- `unchanged`: an image whose features of the newly pruned channels are what these channels leave behind anyway has the
   same input as before, so it has the same scores, and is not run again.
 - `inferred`: not exact. Between two K at which an image was run, its scores mostly move close to a straight line. Where
   the best class is the same at both and leads by more than the line is thought to be wrong, it is taken to be the best

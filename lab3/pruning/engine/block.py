@@ -48,14 +48,14 @@ class Block:
         pruned_sets = [frozenset(step.pruned_channels) for step in steps]
         base, channels = split.head.plan(pruned_sets)
         units = units_c[:, list(channels)].ravel()
-        gone_ku = np.stack([np.isin(units % split.n_channels, list(gone)) for gone in pruned_sets])
-        self._changes_kn = _n_changes(own, pruned, units, gone_ku)
+        pruned_ku = np.stack([np.isin(units % split.n_channels, list(each)) for each in pruned_sets])
+        self._changes_kn = _n_changes(own, pruned, units, pruned_ku)
 
         # Blocks of K with nearly as many units share one compilation.
         n_filled = min(2 ** int(np.ceil(np.log2(max(1, len(units))))), split.n_units)
         self._units = to_tensor(np.pad(units, (0, n_filled - len(units))).astype(np.int32))
-        gone_ku = np.pad(gone_ku, ((0, 0), (0, n_filled - len(units)))).astype(np.float32)
-        self._gone_ku, self._gone_rows = to_tensor(gone_ku), [to_tensor(row[np.newaxis]) for row in gone_ku]
+        pruned_ku = np.pad(pruned_ku, ((0, 0), (0, n_filled - len(units)))).astype(np.float32)
+        self._pruned_ku, self._pruned_rows = to_tensor(pruned_ku), [to_tensor(row[np.newaxis]) for row in pruned_ku]
         is_pruned_u = np.isin(np.arange(split.n_units) % split.n_channels, list(base))
         own, *carried = (to_tensor(fill_block(each, image_size)) for each in (own, *carried))
         pruned = to_tensor(fill_block(pruned, image_size) if split.pruned_varies else pruned)
@@ -68,7 +68,7 @@ class Block:
 
     def run_all(self, step: int) -> np.ndarray:
         """The logits of all images at a step, `(n, L)`."""
-        (logits_nl,) = self._split.head.finish(*self._state, self._units, self._gone_rows[step])
+        (logits_nl,) = self._split.head.finish(*self._state, self._units, self._pruned_rows[step])
         return to_numpy(logits_nl)[: self.n]
 
     def run_pairs(self, rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ class Block:
         edges = [*range(0, n_full, min(_N_PAIRS, self._pair_size)), *{n_full, len(rows)}]
         for part in (slice(start, stop) for start, stop in pairwise(sorted(edges))):
             pairs = (to_tensor(fill_pairs(each[part].astype(np.int32), self._pair_size)) for each in (rows, steps))
-            (part_pl,) = self._split.head.finish_pairs(*pairs, *self._state, self._units, self._gone_ku)
+            (part_pl,) = self._split.head.finish_pairs(*pairs, *self._state, self._units, self._pruned_ku)
             logits_pl[part] = to_numpy(part_pl)[: part.stop - part.start]
         return logits_pl
 
@@ -101,9 +101,9 @@ class Block:
         return BlockScores(logits_knl, was_run_kn)
 
 
-def _n_changes(own: np.ndarray, pruned: np.ndarray, units: np.ndarray, gone_ku: np.ndarray) -> np.ndarray:
-    """How many of the image's `units` gone at each step differ from their pruned state, `(K, n)`."""
+def _n_changes(own: np.ndarray, pruned: np.ndarray, units: np.ndarray, pruned_ku: np.ndarray) -> np.ndarray:
+    """How many of the image's `units` pruned at each step differ from their pruned state, `(K, n)`."""
     differs = own[..., units] != pruned[..., units]
     differs_nu = differs.any(axis=tuple(range(1, differs.ndim - 1)))
-    n_changes_kn: np.ndarray = gone_ku.astype(np.int32) @ differs_nu.T.astype(np.int32)
+    n_changes_kn: np.ndarray = pruned_ku.astype(np.int32) @ differs_nu.T.astype(np.int32)
     return n_changes_kn

@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True, repr=False)
 class SweepPoint:
-    """The model with `pruned_channels` gone: `correct` of `total` images, mean cross-entropy `loss` in nats.
+    """The model with `pruned_channels` pruned: `correct` of `total` images, mean cross-entropy `loss` in nats.
 
     `top5_correct`: images whose label is among the 5 best classes. `class_correct`: correct images of each class.
     `n_changed`: images whose predicted class is not that of K = 0. `n_tied`: images whose two best scores differ by no
@@ -42,7 +42,7 @@ class SweepPoint:
 
     @property
     def n_pruned(self) -> int:
-        """Channels actually gone."""
+        """Channels actually pruned."""
         return len(self.pruned_channels)
 
     @property

@@ -123,7 +123,7 @@ class _Engine:
         self._shortcut = "unchanged" if shortcut == "inferred" and self._n_images < 4 * _N_CALIBRATION else shortcut
 
     def predict_unpruned(self) -> np.ndarray:
-        """The class predicted for each image with no channel gone, `(N,)`."""
+        """The class predicted for each image with no channel pruned, `(N,)`."""
         blocks = (self._block([PruneStep(0, ())], rows) for rows in blocks_of(self._n_images, self._batch_size))
         return np.concatenate([block.run_all(0).argmax(axis=1) for block in blocks])
 

@@ -75,7 +75,7 @@ def plot_accuracy(
 def plot_comparison(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, facts: str = "") -> Any:
     """Accuracy against the share of channels pruned, a curve a label; returns the matplotlib figure.
 
-    Curves differ in color and in the pair of line and marker, so they can be told apart in grey too.
+    Curves differ in color and in the pair of line and marker, so they differ in grey too.
     """
     n_rows = min(len(curves), 26)
     axes = new_axes(9, max(5.5, 0.19 * n_rows + 1))
