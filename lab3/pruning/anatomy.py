@@ -132,10 +132,8 @@ def examine_model(
     graph = flatten_model(model)
     scores = read_class_scores(graph)
     calls = tuple(step for step in graph.steps if step.layer is found)
-    output_slots = [slot for call in calls for slot in call.outputs]
-    dependent = depends_on(scores.steps, output_slots)
-    behind = [step for step in scores.steps if dependent.intersection(step.outputs) and step not in calls]
-    parts = separate(behind, output_slots, n_channels)
+    dependent = depends_on(scores.steps, [slot for call in calls for slot in call.outputs])
+    parts = separate(scores.steps, calls)
     return Anatomy(
         graph=graph,
         scores=scores,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lab3.base.graph import Step, is_of_keras
+from lab3.base.graph import Step, depends_on, is_of_keras
 
 _ELEMENTWISE = {
     "linear", "relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "sigmoid", "hard_sigmoid",
@@ -53,15 +53,14 @@ class Separation:
         return self.alone + self.joined
 
 
-def separate(head_steps: Sequence[Step], output_slots: Sequence[int], n_channels: int) -> Separation:
-    """`head_steps`, what depends on the pruned layer in the order it runs, divided.
-
-    `output_slots` are the layer's outputs, one for each call of it.
-    """
-    dependent = {*output_slots, *(slot for step in head_steps for slot in step.outputs)}
+def separate(steps: Sequence[Step], calls: Sequence[Step]) -> Separation:
+    """What of `steps`, in the order they run, depends on `calls` of the pruned layer, divided."""
+    n_channels = int(calls[0].layer.kernel.shape[-1])
+    output_slots = [slot for call in calls for slot in call.outputs]
+    dependent = depends_on(steps, output_slots)
     alone_slots, apart_slots = set(output_slots), set(output_slots)
     alone, joined, others = [], [], []
-    for step in head_steps:
+    for step in (each for each in steps if dependent.intersection(each.outputs) and each not in calls):
         inputs = set(step.input_slots)
         if not (inputs & dependent <= apart_slots and keeps_apart(step, n_channels)):
             others.append(step)

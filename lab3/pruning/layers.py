@@ -81,11 +81,8 @@ def _convolutions_from_the_end(graph: Graph, only_prunable: bool = True) -> list
 def _makes_class_scores(calls: Sequence[Step], graph: Graph) -> bool:
     """True if channels of the layer stay apart up to the class scores: they are the classes, or parts of them."""
     scores = read_class_scores(graph)
-    output_slots = [slot for call in calls for slot in call.outputs]
-    dependent = depends_on(scores.steps, output_slots)
-    behind = [step for step in scores.steps if dependent.intersection(step.outputs) and step not in calls]
-    parts = separate(behind, output_slots, int(calls[0].layer.kernel.shape[-1]))
-    return scores.slot in {*output_slots, *(slot for step in parts.channelwise for slot in step.outputs)}
+    apart = (*calls, *separate(scores.steps, calls).channelwise)
+    return any(scores.slot in step.outputs for step in apart)
 
 
 def _steps_to_output(graph: Graph) -> dict[int, int]:

@@ -88,15 +88,6 @@ def read_class_names(run: RunDir) -> list[str]:
         return [name.removeprefix("correct_") for name in header if name.startswith("correct_")]
 
 
-def read_predictions(run: RunDir) -> dict[int, np.ndarray]:
-    """The predicted class of each image `(N,)` by K, from `predictions_npz`."""
-    with reading(run.predictions_npz, "repeat the run to have it again"):
-        arrays = _arrays(run.predictions_npz)
-        if arrays["predicted"].ndim != 2:
-            raise ValueError("it must have a row for each K, and in it a class for each image")
-        return dict(zip(arrays["k"].tolist(), arrays["predicted"], strict=True))
-
-
 def read_summary(run: RunDir) -> dict[str, Any]:
     """The content of `summary.json`."""
     with reading(run.summary_json, "delete it and resume"):

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-
-import numpy as np
+from itertools import zip_longest
 
 from lab3.errors import first_few
 from lab3.inputs.training import Epoch
@@ -29,29 +28,24 @@ def compare_runs(before: RunDir, after: RunDir, kind: Kind) -> Comparison:
     """The points of two runs bit for bit; the epochs where `kind` is `train`."""
     if kind == "train":
         epochs = [{epoch.epoch: epoch for epoch in readers.read_epochs(run)} for run in (before, after)]
-        lines = [f"epoch {number}: {line}" for number, line in _lines((before, after), epochs, {})]
+        lines = [f"epoch {number}: {line}" for number, line in _lines((before, after), epochs)]
         return Comparison(len(epochs[0].keys() | epochs[1].keys()), "epochs", lines, [])
     points = [{point.k: point for point in readers.read_points(run)} for run in (before, after)]
-    lines = [f"K={k}: {line}" for k, line in _lines((before, after), points, _count_predicted_otherwise(before, after))]
+    lines = [f"K={k}: {line}" for k, line in _lines((before, after), points)]
     n_other = sum(points[0][k].n_run != points[1][k].n_run for k in points[0].keys() & points[1].keys())
     remarks = [f"at {n_other} K another number of images was run"] if n_other else []
-    remarks += _compare_importance(before, after)
     return Comparison(len(points[0].keys() | points[1].keys()), "points", lines, remarks)
 
 
 def _lines(
-    runs: tuple[RunDir, RunDir], results: Sequence[Mapping[int, SweepPoint | Epoch]], n_predicted: Mapping[int, int]
+    runs: tuple[RunDir, RunDir], results: Sequence[Mapping[int, SweepPoint | Epoch]]
 ) -> Iterator[tuple[int, str]]:
     then, now = results
     for number in sorted(then.keys() | now.keys()):
         if number not in then or number not in now:
             yield number, f"only in {runs[number not in then].path}"
-            continue
-        parts = list(_changes(then[number], now[number]))
-        if n_images := n_predicted.get(number):
-            parts.append(f"{n_images} images predicted otherwise")
-        if parts:
-            yield number, ", ".join(parts)
+        elif changes := list(_changes(then[number], now[number])):
+            yield number, ", ".join(changes)
 
 
 def _changes(before: SweepPoint | Epoch, after: SweepPoint | Epoch) -> Iterator[str]:
@@ -64,29 +58,6 @@ def _changes(before: SweepPoint | Epoch, after: SweepPoint | Epoch) -> Iterator[
             yield f"pruned channels {first_few(lost)} -> {first_few(added)}"
         elif isinstance(then, tuple) and isinstance(now, tuple):
             flat = [[n for row in each for n in (row if isinstance(row, tuple) else (row,))] for each in (then, now)]
-            yield f"{name} in {_n_differing(*flat)} places"
+            yield f"{name} in {sum(one != other for one, other in zip_longest(*flat))} places"
         else:
             yield f"{name} {then} -> {now}" + ("" if None in (then, now) else f" ({now - then:+g})")
-
-
-def _compare_importance(before: RunDir, after: RunDir) -> Iterator[str]:
-    then_c, now_c = (readers.read_capture(run)[1].importance_c for run in (before, after))
-    if then_c.shape != now_c.shape:
-        yield f"{len(then_c)} channels, now {len(now_c)}"
-    elif n_other := int((then_c != now_c).sum()):
-        largest = float(np.abs(then_c - now_c).max())
-        yield f"importance differs for {n_other} of {len(then_c)} channels, by {largest:.1e} at most"
-
-
-def _count_predicted_otherwise(before: RunDir, after: RunDir) -> dict[int, int]:
-    """By K, where both runs kept their predictions."""
-    if not (before.predictions_npz.exists() and after.predictions_npz.exists()):
-        return {}
-    then, now = (readers.read_predictions(run) for run in (before, after))
-    return {k: _n_differing(then[k], now[k]) for k in then.keys() & now.keys()}
-
-
-def _n_differing(before: Sequence[int] | np.ndarray, after: Sequence[int] | np.ndarray) -> int:
-    if len(before) != len(after):
-        return max(len(before), len(after))
-    return int((np.asarray(before) != np.asarray(after)).sum())

@@ -95,9 +95,8 @@ def start_group(
             config = with_absolute_paths(fetch_inputs(config, out, session.announce_mode(config), session))
             load_backend(session.device)
             indices = _layer_indices(config, layers, session)
-            artifacts = session.shared.get(("artifacts",), {})
             chosen = tuple(criteria or [config.prune.criterion])
-            plan = _Plan(config, _Choices(tuple(indices), chosen, artifacts))
+            plan = _Plan(config, _Choices(tuple(indices), chosen, session.shared.artifacts))
             # What does not fit together shows before anything is written.
             with session.progress.stoppable():
                 first = _config_of(config, indices[0], chosen[0], (), "")
@@ -132,7 +131,7 @@ def start_over(path: Path, session: Session) -> RunDir | Group:
 def _work(plan: _Plan, path: Path, session: Session) -> Group:
     """Every run of the group that is not finished, then the comparison."""
     choices, config, group_id = plan.choices, plan.config, path.absolute().name
-    session.shared["layers",], session.shared["artifacts",] = choices.layers, choices.artifacts
+    session.shared.layers, session.shared.artifacts = choices.layers, choices.artifacts
     first: RunDir | None = None
 
     def run_one(config: Config, name: str, kind: Kind = "sweep") -> RunDir:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lab3.app.pipeline.record import EventLog
-from lab3.app.pipeline.session import Session, with_settings
+from lab3.app.pipeline.session import Session, Shared, with_settings
 from lab3.base.backend import load_backend
 from lab3.base.files import sha256_file
 from lab3.base.progress import Progress
@@ -50,7 +50,7 @@ def fetch_inputs(config: Config, out: Path, mode: Mode, session: Session) -> Con
             raise ConfigError(f"{address} needs W&B online, but it is {mode}; give a file, or --mode online with a key")
         session.progress.say(f"fetching {address}")
         path, name = fetch_artifact(address, type, (out / ".artifacts").absolute())
-        session.shared.setdefault(("artifacts",), {})[str(path)] = name
+        session.shared.artifacts[str(path)] = name
         config = with_settings(config, **{section: {key: str(path)}})
     return config
 
@@ -68,18 +68,16 @@ def load_configured_model(config: Config, model_path: str | None, session: Sessi
                 "or model.architecture to train one"
             )
         return build_model(model.architecture)
-    return session.reuse(
-        ("model", model_path),
-        lambda: load_model(model_path, model.output, sha256=model.sha256, allow_classes=model.allow_classes),
-    )
+    models = session.shared.models
+    if model_path not in models:
+        loaded = load_model(model_path, model.output, sha256=model.sha256, allow_classes=model.allow_classes)
+        models[model_path] = loaded
+    return models[model_path]
 
 
 @dataclass(frozen=True)
 class Materials:
-    """`model` is untrained while `model_path` is None. `train` is there if the run trains or scores on it.
-
-    `shared` is that of the session.
-    """
+    """`model` is untrained while `model_path` is None. `train` is there if the run trains or scores on it."""
 
     device: str
     model: Any
@@ -89,13 +87,13 @@ class Materials:
     preprocess: Preprocessing
     schedule: tuple[int, ...]
     scored_on: Dataset
-    shared: dict[tuple[Any, ...], Any]
+    shared: Shared
 
     def sources(self) -> tuple[ModelFile, Sources]:
         """Model and data as the manifest names them."""
-        artifacts = self.shared.get(("artifacts",), {})
-        path = str(self.model_path) if self.model_path else None
-        model = ModelFile(path, sha256_file(self.model_path) if self.model_path else None, artifacts.get(path))
+        artifacts, place = self.shared.artifacts, self.model_path
+        path, sha256 = (str(place), sha256_file(place)) if place else (None, None)
+        model = ModelFile(path, sha256, artifacts.get(str(path)))
 
         def describe(images: Dataset) -> Source:
             return Source(images.source, images.sha256, len(images), artifacts.get(images.source))
@@ -159,13 +157,11 @@ def load_materials(config: Config, model_path: str | None, session: Session) -> 
 
 
 def _load_data(config: Config, source: str, split: Split, sha256: str | None, use: str, session: Session) -> Dataset:
-    color = config.data.color
-
-    def load() -> Dataset:
+    datasets = session.shared.datasets
+    if (source, split) not in datasets:
         session.progress.say(f"reading {source}{use}")
-        return load_dataset(source, split, color, sha256=sha256)
-
-    return session.reuse((source, split, color), load)
+        datasets[source, split] = load_dataset(source, split, config.data.color, sha256=sha256)
+    return datasets[source, split]
 
 
 def _check_train_and_test(train: Dataset, test: Dataset) -> None:

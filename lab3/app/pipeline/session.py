@@ -1,43 +1,51 @@
 """How a command works: what is the same for a run and for all runs of a group."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from lab3.base.progress import Progress
 from lab3.config import Config
+from lab3.inputs.data import Dataset
+from lab3.pruning.capture import Capture
 from lab3.tracking import Mode, choose_mode
 from lab3.vocabulary import Device
 
-Value = TypeVar("Value")
+
+@dataclass
+class Shared:
+    """What the runs of a group have in common: loaded, computed and said once.
+
+    `artifacts`: names of W&B artifacts by the path they were fetched to. `layers`: indices of those that the group
+    prunes. `captures`: by layer, by whether it is of the test images, and by whether it has features.
+    """
+
+    artifacts: dict[str, str] = field(default_factory=dict)
+    layers: tuple[int, ...] = ()
+    models: dict[str, Any] = field(default_factory=dict)
+    datasets: dict[tuple[str, str], Dataset] = field(default_factory=dict)
+    captures: dict[tuple[int, bool, bool], Capture] = field(default_factory=dict)
+    is_mode_said: bool = False
 
 
 @dataclass(frozen=True)
 class Session:
-    """`mode`: the choice on the command line, if any. A run that was started `max_attempts` times does not go on.
-
-    `shared` holds what other runs of the same group can use again.
-    """
+    """`mode`: the choice on the command line, if any. A run that was started `max_attempts` times does not go on."""
 
     progress: Progress = field(default_factory=Progress)
     device: Device = "auto"
     mode: str | None = None
     max_attempts: int | None = None
-    shared: dict[tuple[Any, ...], Any] = field(default_factory=dict)
-
-    def reuse(self, key: tuple[Any, ...], make: Callable[[], Value]) -> Value:
-        """What was made for `key` before, or what `make` makes now."""
-        if key not in self.shared:
-            self.shared[key] = make()
-        value: Value = self.shared[key]
-        return value
+    shared: Shared = field(default_factory=Shared)
 
     def announce_mode(self, config: Config) -> Mode:
         """Where to track, said once."""
         mode, reason = choose_mode(self.mode, config.tracking.mode)
-        self.reuse(("mode",), lambda: self.progress.say(f"W&B {mode}: {reason}"))
+        if not self.shared.is_mode_said:
+            self.progress.say(f"W&B {mode}: {reason}")
+        self.shared.is_mode_said = True
         return mode
 
 

@@ -200,23 +200,19 @@ def _rank(work: Work, split: Split, captured: Capture) -> tuple[PruneStep, ...]:
 def _capture(work: Work, split: Split, dataset: Dataset, keep_features: bool = True) -> Capture:
     """What one pass leaves of the layer; the same pass serves the layers of the same group that follow."""
     config, materials = work.config, work.materials
-    captures: dict[Any, Capture] = materials.shared.setdefault(("captures",), {})
-    group: tuple[int, ...] = materials.shared.get(("layers",), ())
-    following = [index for index in group[group.index(split.layer_index) + 1 :]] if group else []
+    group, captures = materials.shared.layers, materials.shared.captures
+    following = group[group.index(split.layer_index) + 1 :] if group else ()
     for other in [key for key in captures if key[0] not in (split.layer_index, *following)]:
         del captures[other]
-
-    def key_of(layer_index: int) -> tuple[Any, ...]:
-        # One file can hold both splits, so its hash does not tell them apart.
-        return (layer_index, config.prune.measured, config.prune.bias, dataset is materials.test, keep_features)
-
-    if key_of(split.layer_index) not in captures:
+    # One file can hold both splits, so its hash does not tell them apart.
+    images = (dataset is materials.test, keep_features)
+    if (split.layer_index, *images) not in captures:
         splits = [split, *(_split(materials, config, index) for index in following)]
         if keep_features and following:
             splits = splits[: _n_that_fit(splits, materials, dataset)]
         found = _capture_now(work, splits, dataset, keep_features)
-        captures.update(zip([key_of(each.layer_index) for each in splits], found, strict=True))
-    return captures[key_of(split.layer_index)]
+        captures.update({(each.layer_index, *images): one for each, one in zip(splits, found, strict=True)})
+    return captures[(split.layer_index, *images)]
 
 
 def _n_that_fit(splits: Sequence[Split], materials: Materials, dataset: Dataset) -> int:
