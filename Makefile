@@ -47,11 +47,11 @@ test-newest:  ## run the default tests with the newest Keras, TensorFlow and W&B
 	$(PYTHON) -m venv .venv-newest && .venv-newest/bin/pip install -q -e '.[test]' \
 	  && .venv-newest/bin/pip install -q --upgrade --pre keras tensorflow wandb && .venv-newest/bin/pytest -q -n auto
 
-READER ?= yaml or journal or model or data or run_folder
+READER ?= yaml or journal or model or data or run_folder or rank
 MINUTES ?= 60
-fuzz:  ## try to break the readers of files: make fuzz READER=model MINUTES=60
+fuzz:  ## try other random inputs than the default tests, above all to break the readers of files: make fuzz READER=model MINUTES=60
 	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); while [ $$(date +%s) -lt $$end ]; do \
-	  LAB3_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest -q tests/test_fuzz.py -k '$(READER)' --hypothesis-show-statistics \
+	  LAB3_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest -q tests/test_fuzz.py tests/test_journal.py tests/test_rank.py -k '$(READER)' --hypothesis-show-statistics \
 	  || exit 1; done
 
 docs:  ## write docs/cli.md and docs/settings.md from the package itself

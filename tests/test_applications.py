@@ -11,8 +11,8 @@ from lab3.pruning.engine import sweep_points
 from lab3.pruning.layers import find_layer
 from lab3.pruning.rank import plan_pruning
 from lab3.pruning.split import split_model
+from tests.graphs import balance
 from tests.reference import AS_REPORTED, literal_sweep
-from tests.test_split import balance
 
 CONCATENATE = "(Concatenate) follows, which neither keeps channels apart nor is a Dense or Conv2D"
 

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lab3.pruning.engine import SweepPoint
 from lab3.views.figures import (
@@ -15,6 +16,8 @@ from lab3.views.figures import (
     plot_feature_maps,
     save_figure,
 )
+
+pytestmark = pytest.mark.renders
 
 
 def point(k: int, gone: int, correct: int) -> SweepPoint:

@@ -3,6 +3,7 @@
 import io
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def test_vgg16_is_the_first_reports_network() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.shared
 def test_vgg16_has_the_layers_of_the_file_the_report_describes() -> None:
     theirs = load_model(shared_file("models/vgg16_cifar10_keras2.h5"))
     ours = build_model("vgg16")
@@ -139,41 +141,46 @@ def test_training_stops_early_and_without_validation_keeps_the_last_epoch(
     assert best_epoch(last) is last[-1] and last[-1].val_accuracy is None
 
 
-@pytest.mark.parametrize("n_done", [1, 3, 4])
-def test_training_that_was_stopped_ends_with_the_same_weights(n_done: int, tmp_path: Path) -> None:
+def train_small(checkpoints: Checkpoints, history: list[Epoch], **more: Any) -> tuple[list[np.ndarray], list[Epoch]]:
+    """Weights and epochs of a small network with dropout, trained for 4 epochs of augmented digits."""
     digits = load_dataset("digits", "train")
     images_nhwc = (digits.images_nhwc[:200] / 16).astype(np.float32)
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Dropout(0.2), layers.Flatten(), layers.Dense(10, activation="softmax")]
+    )
+    found = train_model(
+        model, images_nhwc, digits.labels_n[:200], epochs=4, batch_size=32, learning_rate=0.005,
+        validation_fraction=0.2, patience=None, augmentation=Augmentation(True, 0.1, 0.1, 0.1), seed=0,
+        checkpoints=checkpoints, history=history, **more,
+    )  # fmt: skip
+    return model.get_weights(), found
 
+
+def test_training_that_was_stopped_ends_with_the_same_weights(tmp_path: Path) -> None:
     class Killed(Exception):
         pass
 
-    def stop(epoch: Epoch) -> None:
-        told.append(epoch)
+    whole_weights, whole = train_small(Checkpoints(tmp_path / "whole"), [])
+    assert len(list((tmp_path / "whole").iterdir())) <= 2
+    reported: list[Epoch] = []
+
+    def stop(n_done: int, epoch: Epoch) -> None:
+        reported.append(epoch)
         if epoch.epoch == n_done:
             raise Killed
 
-    def train(checkpoints: Checkpoints, history: list[Epoch], **more: Any) -> tuple[list[np.ndarray], list[Epoch]]:
-        keras.utils.set_random_seed(0)
-        layers = keras.layers
-        model = keras.Sequential(
-            [keras.Input((8, 8, 1)), layers.Dropout(0.2), layers.Flatten(), layers.Dense(10, activation="softmax")]
-        )
-        found = train_model(
-            model, images_nhwc, digits.labels_n[:200], epochs=4, batch_size=32, learning_rate=0.005,
-            validation_fraction=0.2, patience=None, augmentation=Augmentation(True, 0.1, 0.1, 0.1), seed=0,
-            checkpoints=checkpoints, history=history, **more,
-        )  # fmt: skip
-        return model.get_weights(), found
-
-    whole_weights, whole = train(Checkpoints(tmp_path / "whole"), [])
-    told: list[Epoch] = []
-    with pytest.raises(Killed):
-        train(stopped := Checkpoints(tmp_path / "stopped"), [], on_epoch=stop)
-    weights, history = train(Checkpoints(tmp_path / "stopped", stopped.sha256s), told)
+    checkpoints = Checkpoints(tmp_path / "stopped")
+    # The last time only the best epoch is still to be taken.
+    for n_done in (1, 3, 4):
+        with pytest.raises(Killed):
+            train_small(checkpoints, list(reported), on_epoch=partial(stop, n_done))
+        checkpoints = Checkpoints(tmp_path / "stopped", checkpoints.sha256s)
+    weights, history = train_small(checkpoints, reported)
     assert history == whole
     for one, other in zip(whole_weights, weights, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert len(list((tmp_path / "whole").iterdir())) <= 2
 
 
 def test_a_damaged_checkpoint_is_a_clear_error(tmp_path: Path) -> None:
@@ -308,6 +315,7 @@ def test_inspect_lists_layers_and_marks_the_pruned_one(
     assert (wrong.exit_code, "must be in -3..2" in wrong.output) == (78, True)
 
 
+@pytest.mark.renders
 @pytest.mark.parametrize("name", ["a b", "ünï", r"$\x$", "-x", "_x", "a\x1b[31mb", "[bold]"])
 def test_layers_may_have_any_name(tmp_path: Path, name: str, invoke: Callable[..., Result]) -> None:
     layers = keras.layers
