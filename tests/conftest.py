@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from lab3.app.cli import main
 from lab3.base.backend import load_backend
+from lab3.inputs.data import load_dataset
 from lab3.inputs.model_files import save_model
 from tests.pictures import save_grey
 from tests.wandb_server import WandbServer
@@ -198,6 +199,16 @@ def digits_folder(make_once: MakeOnce) -> Path:
         (folder / "run").symlink_to(folder / result.stdout.splitlines()[-1])
 
     return make_once("digits", make)
+
+
+@pytest.fixture(scope="session")
+def few_digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Arguments that have an experiment of the digits train on 200 of them and test on 100."""
+    path = tmp_path_factory.mktemp("digits") / "few.npz"
+    train, test = load_dataset("digits", "train"), load_dataset("digits", "test")
+    arrays = {"x_train": train.images_nhwc[:200], "y_train": train.labels_n[:200]}
+    np.savez(path, **arrays, x_test=test.images_nhwc[:100], y_test=test.labels_n[:100])
+    return "--data", str(path), "--train-data", str(path)
 
 
 @pytest.fixture

@@ -60,9 +60,9 @@ def live(monkeypatch: pytest.MonkeyPatch) -> list[Notes]:
 
 @pytest.mark.parametrize(("command", "kinds"), [("run", SWEPT), ("train", TRAINED)])
 def test_what_is_logged_live_is_what_is_replayed(
-    command: str, kinds: list[str], live: list[Notes], invoke: Callable[..., Result]
+    command: str, kinds: list[str], few_digits: tuple[str, ...], live: list[Notes], invoke: Callable[..., Result]
 ) -> None:
-    result = invoke(command, DIGITS, *QUICK, "--run-id", "r")
+    result = invoke(command, DIGITS, *QUICK, *few_digits, "--run-id", "r")
     assert result.exit_code == 0, result.output
     replayed = Notes()
     replay_record(RunDir(Path("runs", "r")), replayed)

@@ -52,7 +52,7 @@ def test_several_criteria_are_compared(
 
 
 def test_all_layers_of_a_network_trained_once(
-    invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few_digits: tuple[str, ...], invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_layers_of_passes = []
 
@@ -62,7 +62,7 @@ def test_all_layers_of_a_network_trained_once(
 
     monkeypatch.setattr("lab3.app.pipeline.sweeping.capture_layers", count_layers)
     args = ("--set", "train.epochs=1", "--set", "sweep.schedule=0:C:8", "--set", "sweep.feature_maps_k=[24]")
-    result = invoke("run", DIGITS, *args, "--layer", "all", "--run-id", "g")
+    result = invoke("run", DIGITS, *args, *few_digits, "--layer", "all", "--run-id", "g")
     assert result.exit_code == 0, result.output
     group = tmp_path / "runs" / "g"
     assert (group / "g-train" / "model.h5").exists()

@@ -92,7 +92,7 @@ class Client:
         self, number: signal.Signals, *args: Any, mode: str = "online", n_points: int = 3, **environment: str
     ) -> int:
         """Start, send a signal after some points, and return the exit code."""
-        slowly = ("--set", "sweep.batch_size=4") if args[0] != "resume" else ()
+        slowly = ("--set", "sweep.batch_size=8") if args[0] != "resume" else ()
         process = self.start(*args, *slowly, mode=mode, **environment)
         assert process.stderr is not None
         seen = 0

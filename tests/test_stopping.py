@@ -65,9 +65,13 @@ def test_kill_9_and_sigterm_in_the_sweep_lose_no_point(tmp_path: Path, invoke: C
         assert (run / name).read_bytes() == (tmp_path / "runs" / "whole" / name).read_bytes()
 
 
-def test_sigint_in_training_keeps_its_epochs(tmp_path: Path, invoke: Callable[..., Result]) -> None:
+def test_sigint_in_training_keeps_its_epochs(
+    few_digits: tuple[str, ...], tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
     settings = ("train.epochs=2", "sweep.schedule=0:C:8", "sweep.feature_maps_k=[]")
-    code, lines = stop(start("run", DIGITS, *settings, "--run-id", "r"), "train: .*epoch 1/2", signal.SIGINT)
+    code, lines = stop(
+        start("run", DIGITS, *settings, *few_digits, "--run-id", "r"), "train: .*epoch 1/2", signal.SIGINT
+    )
     run = tmp_path / "runs" / "r"
     assert code == 130 and "Traceback" not in "\n".join(lines)
     n_epochs = len(read_journal(run / "epochs.jsonl"))
