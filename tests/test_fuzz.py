@@ -28,7 +28,7 @@ from lab3.record.tables import row_of_epoch
 from tests.hostile_files import HEADER, POINT, Place, make_place, png, set_config, signed, zip_with
 from tests.strategies import json_values
 
-N_EXAMPLES = int(os.environ.get("LAB3_FUZZ_EXAMPLES", "40"))
+N_EXAMPLES = int(os.environ.get("LAB3_FUZZ_EXAMPLES", "25"))
 fuzz = settings(
     max_examples=N_EXAMPLES,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -20,7 +20,6 @@ from lab3.record.rundir import RunDir
 from tests.folders import DIGITS, files_of, read_csv, unfinish
 
 
-@pytest.mark.renders
 def test_several_criteria_are_compared(
     toy_files: tuple[Path, Path], invoke: Callable[..., Result], tmp_path: Path
 ) -> None:

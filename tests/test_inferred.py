@@ -157,10 +157,12 @@ def test_wandb_says_what_was_inferred(inferred_run: Path, tmp_path: Path) -> Non
     assert metrics["n_inferred"] == metrics["loss_estimate"] == "K"
 
 
+@pytest.mark.renders
 def test_a_comparison_names_what_was_inferred(inferred_run: Path, tmp_path: Path) -> None:
     runs = {"rare": RunDir(inferred_run)}
     (tmp_path / "comparison.csv").write_bytes(comparison_csv(runs))
     draw_comparison(tmp_path, runs)
+    assert (tmp_path / "comparison.png").stat().st_size > 1_000
     with (tmp_path / "comparison.csv").open() as file:
         assert {row["run"] for row in csv.DictReader(file)} == {"rare (inferred)"}
 

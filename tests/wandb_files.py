@@ -10,6 +10,8 @@ import wandb
 
 def read_back(folder: Path) -> list[dict[str, Any]]:
     """Every record of the one offline run in `folder / "wandb"`."""
+    # W&B's service may still write what it was given.
+    wandb.teardown()
     (run,) = (folder / "wandb").glob("offline-run-*")
     (file,) = run.glob("run-*.wandb")
     # What `wandb leet inspect --json` calls, without the seconds in which Python imports W&B's client to call it.
