@@ -31,8 +31,10 @@ test-online:  ## run the tests of W&B in trouble, against a stand-in server (min
 test-chaos:  ## kill, cut, fill and start twice, send every hostile file through the command line (minutes)
 	$(PYTHON) -m pytest -q -m chaos
 
-test-graphs:  ## hold 200 random graphs against the slow reference (minutes)
-	LAB3_GRAPHS=200 $(PYTHON) -m pytest -q -n auto tests/test_random_models.py
+test-graphs:  ## hold 200 random graphs, and networks of keras.applications, against the slow reference (minutes)
+	LAB3_GRAPHS=200 $(PYTHON) -m pytest -q -n auto -m 'large or not large' tests/test_random_models.py tests/test_applications.py
+
+test-all: test test-wheel test-shared test-online test-chaos test-graphs  ## everything on TensorFlow (hours)
 
 NUMERICAL = tests/test_split.py tests/test_class_scores.py tests/test_selfcheck.py tests/test_random_models.py \
   tests/test_criteria.py tests/test_notebook.py tests/test_backends.py
@@ -47,11 +49,12 @@ test-newest:  ## run the default tests with the newest Keras, TensorFlow and W&B
 	$(PYTHON) -m venv .venv-newest && .venv-newest/bin/pip install -q -e '.[test]' \
 	  && .venv-newest/bin/pip install -q --upgrade --pre keras tensorflow wandb && .venv-newest/bin/pytest -q -n auto
 
-READER ?= yaml or journal or model or data or run_folder
+READER ?= yaml or journal or model or data or run_folder or rank
 MINUTES ?= 60
-fuzz:  ## try to break the readers of files: make fuzz READER=model MINUTES=60
+fuzz:  ## try other random inputs than the default tests, above all to break the readers of files: make fuzz READER=model MINUTES=60
 	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); while [ $$(date +%s) -lt $$end ]; do \
-	  LAB3_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest -q tests/test_fuzz.py -k '$(READER)' --hypothesis-show-statistics \
+	  LAB3_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest -q tests/test_fuzz.py tests/test_journal.py tests/test_rank.py -k '$(READER)' \
+	    --hypothesis-show-statistics \
 	  || exit 1; done
 
 docs:  ## write docs/cli.md and docs/settings.md from the package itself
@@ -73,5 +76,5 @@ check-code: lint types dead-code spelling docs-check  ## everything but the test
 
 check: check-code test  ## everything a commit must pass
 
-.PHONY: help install format lint types test test-wheel test-shared test-online test-chaos test-graphs test-jax test-torch \
+.PHONY: help install format lint types test test-wheel test-shared test-online test-chaos test-graphs test-all test-jax test-torch \
   test-newest fuzz docs docs-check site dead-code spelling check-code check

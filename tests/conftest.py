@@ -1,6 +1,8 @@
 """Models, images and runs that tests share."""
 
+import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,22 +17,59 @@ from click.testing import CliRunner, Result
 
 from lab3.app.cli import main
 from lab3.base.backend import load_backend
+from lab3.inputs.data import load_dataset
 from lab3.inputs.model_files import save_model
+from tests.pictures import save_grey
 from tests.wandb_server import WandbServer
 
-load_backend("cpu")
-
 SHARED = Path(__file__).parents[2] / "shared"
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Load what is slow to load, but not in the process that only hands out tests to parallel workers."""
+    # A home of each test's own would have every process look for all fonts again.
+    os.environ.setdefault("MPLCONFIGDIR", str(session.config.cache.mkdir("matplotlib")))
+    if hasattr(session.config, "workerinput") or not session.config.getoption("tx", None):
+        load_backend("cpu")
+        _load_hypothesis()
+
+
+def _load_hypothesis() -> None:
+    """The same examples every time, but for `make fuzz`, which sets how many there are."""
+    from hypothesis import settings
+
+    n_examples = os.environ.get("LAB3_FUZZ_EXAMPLES")
+    settings.register_profile(
+        "lab3", derandomize=n_examples is None, max_examples=int(n_examples or 100), database=None, deadline=None
+    )
+    settings.load_profile("lab3")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that fork processes come first, all to one of several workers: what they fork from is slow to start."""
+    items.sort(key=lambda item: "forks" not in item.keywords)
 
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home folder and a current folder of the test's own, no W&B key and no network."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
+    leave_alone(monkeypatch, tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made but not rendered, which takes as long as a small sweep, unless a test is marked `renders`."""
+    if request.node.get_closest_marker("renders") is None:
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", save_grey)
+
+
+def leave_alone(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """A home folder and a current folder of one's own, no W&B key and no network."""
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.setenv("NETRC", str(folder / "home" / ".netrc"))
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home" / ".keras"))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_HOME", str(folder / "home" / ".keras"))
+    monkeypatch.chdir(folder)
 
 
 @pytest.fixture
@@ -101,39 +140,94 @@ def toy_images() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two finished runs for tests to copy: `toy` of a model file, `own` of a network it trained."""
-    folder = tmp_path_factory.mktemp("finished")
-    images_nhwc, labels_n = make_toy_images()
-    save_model(make_toy_model(), folder / "toy.h5")
-    np.savez(folder / "toy.npz", x_test=images_nhwc, y_test=labels_n)
-    common = ["--mode", "disabled", "--out", str(folder / "runs")]
-    settings = ["data.scale=1.0", "sweep.save_predictions=true", "sweep.feature_maps_k=[2]"]
-    toy = ["sweep", folder / "toy.h5", "--data", folder / "toy.npz", "--run-id", "toy"]
-    digits = Path(__file__).parents[1] / "experiments" / "digits.yaml"
-    own = [
-        "run",
-        digits,
-        "train.epochs=1",
-        "sweep.schedule=0:C:8",
-        "--set",
-        "sweep.feature_maps_k=[]",
-        "--run-id",
-        "own",
-    ]
-    for args in ([*toy, *(f"--set={setting}" for setting in settings)], own):
-        result = CliRunner().invoke(main, [str(arg) for arg in [*args, *common]])
-        assert result.exit_code == 0, result.output
-    return folder / "runs"
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """`make_once(name, make)`: a folder that `make` has filled, for whichever of the parallel workers asks first."""
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = place / name, place / f"{name}.done"
+        with (place / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                with pytest.MonkeyPatch.context() as patch:
+                    leave_alone(patch, folder)
+                    make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+def run_lab3(*args: object) -> Result:
+    """The command line in this process, which must succeed."""
+    result = CliRunner().invoke(main, [str(arg) for arg in args])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="session")
+def toy_folder(make_once: MakeOnce) -> Path:
+    """A folder to copy from: `toy.h5`, `toy.npz` and in `runs/toy` a finished sweep of them, with predictions."""
+
+    def make(folder: Path) -> None:
+        images_nhwc, labels_n = make_toy_images()
+        save_model(make_toy_model(), folder / "toy.h5")
+        np.savez(folder / "toy.npz", x_test=images_nhwc, y_test=labels_n)
+        settings = ("data.scale=1.0", "sweep.save_predictions=true", "sweep.feature_maps_k=[2]")
+        changes = [f"--set={setting}" for setting in settings]
+        run_lab3("sweep", folder / "toy.h5", "--data", folder / "toy.npz", "--run-id", "toy", *changes)
+
+    return make_once("toy", make)
+
+
+@pytest.fixture(scope="session")
+def digits_folder(make_once: MakeOnce) -> Path:
+    """A folder to copy from: `run`, the quick start of two epochs, tracked offline, and `output`, what it printed."""
+
+    def make(folder: Path) -> None:
+        import wandb
+
+        wandb.teardown()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("WANDB_MODE")
+            result = run_lab3("run", "digits", "train.epochs=2", "sweep.feature_maps_k=[2]")
+        wandb.teardown()
+        (folder / "output").write_text(result.output)
+        (folder / "run").symlink_to(folder / result.stdout.splitlines()[-1])
+
+    return make_once("digits", make)
+
+
+@pytest.fixture(scope="session")
+def few_digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Arguments that have an experiment of the digits train on 200 of them and test on 100."""
+    path = tmp_path_factory.mktemp("digits") / "few.npz"
+    train, test = load_dataset("digits", "train"), load_dataset("digits", "test")
+    arrays = {"x_train": train.images_nhwc[:200], "y_train": train.labels_n[:200]}
+    np.savez(path, **arrays, x_test=test.images_nhwc[:100], y_test=test.labels_n[:100])
+    return "--data", str(path), "--train-data", str(path)
 
 
 @pytest.fixture
-def toy_files(tmp_path: Path, toy_model: Any, toy_images: Any) -> tuple[Path, Path]:
+def toy(toy_folder: Path, tmp_path: Path) -> Path:
+    """A finished run of 4 points; model and data stay where they were."""
+    return Path(shutil.copytree(toy_folder / "runs" / "toy", tmp_path / "runs" / "toy"))
+
+
+@pytest.fixture
+def own(digits_folder: Path, tmp_path: Path) -> Path:
+    """A finished run of 32 points that trained its network for two epochs."""
+    return Path(shutil.copytree(digits_folder / "run", tmp_path / "own", symlinks=True))
+
+
+@pytest.fixture
+def toy_files(toy_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
     """`toy_model` as .h5 and its images as .npz."""
-    images_nhwc, labels_n = toy_images
-    save_model(toy_model, tmp_path / "toy.h5")
-    np.savez(tmp_path / "toy.npz", x_test=images_nhwc, y_test=labels_n)
-    return tmp_path / "toy.h5", tmp_path / "toy.npz"
+    model, data = (Path(shutil.copy(toy_folder / name, tmp_path)) for name in ("toy.h5", "toy.npz"))
+    return model, data
 
 
 @pytest.fixture

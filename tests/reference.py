@@ -8,6 +8,7 @@ import numpy as np
 
 from lab3.base.graph import list_layers
 
+_BLOCK = 1500  # images that the whole network is run on at a time
 # What `split_model` is told where it is held against `literal_sweep` with its defaults.
 AS_REPORTED: dict[str, Any] = {"effect": "zero_weights", "measured": "output"}
 
@@ -94,8 +95,8 @@ def _run(model: Any, images_nhwc: np.ndarray) -> np.ndarray:
     import keras
 
     outputs = [
-        keras.ops.convert_to_numpy(model(images_nhwc[start : start + 250], training=False))
-        for start in range(0, len(images_nhwc), 250)
+        keras.ops.convert_to_numpy(model(images_nhwc[start : start + _BLOCK], training=False))
+        for start in range(0, len(images_nhwc), _BLOCK)
     ]
     return both_classes(model, np.concatenate(outputs).astype(np.float32))
 

@@ -1,18 +1,25 @@
-"""Networks of `keras.applications` with random weights, held against the literal loop."""
+"""Networks of `keras.applications` with random weights, held against the literal loop.
 
+The default run has shorter ones of the same parts; `make test-graphs` has them as they are.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from keras.src.applications import densenet as densenet_parts
+from keras.src.applications import efficientnet as efficientnet_parts
+from keras.src.applications import resnet as resnet_parts
 
 from lab3.pruning.capture import capture
 from lab3.pruning.engine import sweep_points
 from lab3.pruning.layers import find_layer
 from lab3.pruning.rank import plan_pruning
 from lab3.pruning.split import split_model
+from tests.graphs import balance
 from tests.reference import AS_REPORTED, literal_sweep
-from tests.test_split import balance
 
 CONCATENATE = "(Concatenate) follows, which neither keeps channels apart nor is a Dense or Conv2D"
 
@@ -30,19 +37,42 @@ def normalise(model: Any, images_nhwc: np.ndarray) -> None:
     model(images_nhwc, training=True)
 
 
+def resnet(**settings: Any) -> Any:
+    """ResNet50 with one or two blocks a stage in place of three to six."""
+
+    def stages(x: Any) -> Any:
+        for number, (filters, stride) in enumerate([(64, 1), (128, 2), (256, 2), (512, 2)], start=2):
+            x = resnet_parts.stack_residual_blocks_v1(x, filters, number // 4 + 1, stride1=stride, name=f"conv{number}")
+        return x
+
+    return resnet_parts.ResNet(stages, preact=False, use_bias=True, **settings)
+
+
+def efficientnet(**settings: Any) -> Any:
+    """EfficientNetB0 with one of each block."""
+    return efficientnet_parts.EfficientNet(1.0, 0.1, 224, **settings)
+
+
+def densenet(**settings: Any) -> Any:
+    """DenseNet121 with two blocks a stage in place of six to 24."""
+    return densenet_parts.DenseNet([2, 2, 2, 2], **settings)
+
+
 @pytest.mark.parametrize(
-    ("name", "layer", "reason"),
+    ("build", "layer", "reason"),
     [
-        ("MobileNetV2", "Conv_1", None),
-        ("ResNet50", "conv5_block3_3_conv", None),
-        ("EfficientNetB0", "top_conv", None),
-        ("DenseNet121", "conv5_block16_2_conv", CONCATENATE),
+        (keras.applications.MobileNetV2, "Conv_1", None),
+        (resnet, "conv5_block2_3_conv", None),
+        (efficientnet, "top_conv", None),
+        (densenet, "conv5_block2_2_conv", CONCATENATE),
+        pytest.param(keras.applications.ResNet50, "conv5_block3_3_conv", None, marks=pytest.mark.large),
+        pytest.param(keras.applications.EfficientNetB0, "top_conv", None, marks=pytest.mark.large),
+        pytest.param(keras.applications.DenseNet121, "conv5_block16_2_conv", CONCATENATE, marks=pytest.mark.large),
     ],
 )
-def test_predictions_equal_the_literal_loop(name: str, layer: str, reason: str | None) -> None:
+def test_predictions_equal_the_literal_loop(build: Callable[..., Any], layer: str, reason: str | None) -> None:
     keras.utils.set_random_seed(0)
-    build = getattr(keras.applications, name)
-    model: Any = build(weights=None, input_shape=(64, 64, 3), classes=6, classifier_activation=None)
+    model = build(weights=None, input_shape=(64, 64, 3), classes=6, classifier_activation=None)
     images_nhwc = np.random.default_rng(0).uniform(0, 255, size=(12, 64, 64, 3)).astype(np.float32)
     normalise(model, images_nhwc)
     balance(model, images_nhwc)

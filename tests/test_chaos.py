@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,10 @@ from tests.chaos import (
     small_disk,
     start,
 )
+from tests.folders import DIGITS
 from tests.processes import Process
-from tests.test_cli import EXPERIMENTS
+
+pytestmark = pytest.mark.forks
 
 Sweep = Callable[[str], tuple[str | Path, ...]]
 
@@ -40,18 +43,39 @@ def n_points(run: Path) -> int:
     return len(read_journal(journal)) if journal.exists() else 0
 
 
+@pytest.fixture(scope="module")
+def make_whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """`runs/whole`, a sweep of so many channels that nothing happened to; model and images are two folders above."""
+
+    @cache
+    def make(n_channels: int) -> Path:
+        folder = tmp_path_factory.mktemp("wide")
+        save_wide_model(folder, n_channels)
+        finish(*sweep_of(folder), "--run-id", "whole", "--out", folder / "runs")
+        return folder / "runs" / "whole"
+
+    return make
+
+
+def sweep_of(folder: Path) -> tuple[str | Path, ...]:
+    return ("sweep", folder / "wide.h5", "--data", folder / "wide.npz", "--set", "sweep.batch_size=5")
+
+
 @pytest.fixture
-def sweep(times: int, tmp_path: Path) -> Sweep:
-    """Arguments of a sweep by its run id: of 512 channels where it is done many times, else of 48."""
-    save_wide_model(tmp_path, 512 if times > 2 else 48)
-    arguments = ("sweep", tmp_path / "wide.h5", "--data", tmp_path / "wide.npz", "--set", "sweep.batch_size=5")
-    return lambda run_id: (*arguments, "--run-id", run_id)
+def whole(times: int, make_whole: Callable[[int], Path]) -> Path:
+    """Of 512 channels where it is done many times, else of 48."""
+    return make_whole(512 if times > 2 else 48)
+
+
+@pytest.fixture
+def sweep(whole: Path) -> Sweep:
+    """Arguments of the same sweep by its run id."""
+    return lambda run_id: (*sweep_of(whole.parents[1]), "--run-id", run_id)
 
 
 @often(1, 50)
-def test_kills_in_a_sweep_lose_nothing(times: int, sweep: Sweep, tmp_path: Path) -> None:
-    run, whole = tmp_path / "runs" / "killed", tmp_path / "runs" / "whole"
-    finish(*sweep("whole"))
+def test_kills_in_a_sweep_lose_nothing(times: int, sweep: Sweep, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "killed"
     work_s = seconds_of_work(whole) / 2
     rng = np.random.default_rng(times)
     blocks = tmp_path / "blocks"
@@ -100,7 +124,7 @@ def seconds_of_work(run: Path) -> float:
 @pytest.mark.chaos
 def test_kills_in_training_end_with_the_same_weights(tmp_path: Path) -> None:
     run, whole = tmp_path / "runs" / "killed", tmp_path / "runs" / "whole"
-    train = ("train", EXPERIMENTS / "digits.yaml", "--mode", "disabled", "--run-id")
+    train = ("train", DIGITS, "--mode", "disabled", "--run-id")
     finish(*train, "whole")
 
     def check_same_training() -> None:
@@ -121,9 +145,8 @@ def test_kills_in_training_end_with_the_same_weights(tmp_path: Path) -> None:
 
 
 @often(1, 15)
-def test_a_power_cut_loses_no_acknowledged_point(times: int, sweep: Sweep, tmp_path: Path) -> None:
-    run, whole = tmp_path / "runs" / "cut", tmp_path / "runs" / "whole"
-    finish(*sweep("whole"))
+def test_a_power_cut_loses_no_acknowledged_point(times: int, sweep: Sweep, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "cut"
     rng = np.random.default_rng(times)
     mirror = tmp_path / "mirror"
     work_s = seconds_of_work(whole)
@@ -161,12 +184,13 @@ def test_of_two_starts_of_one_run_one_runs(times: int, toy_files: tuple[Path, Pa
 
 
 @often(1, 10)
-def test_a_full_disk_ends_with_74_and_goes_on_when_there_is_room(times: int, sweep: Sweep, tmp_path: Path) -> None:
-    finish(*sweep("whole"))
+def test_a_full_disk_ends_with_74_and_goes_on_when_there_is_room(
+    times: int, sweep: Sweep, whole: Path, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(times)
     disk = tmp_path / "disk"
     with small_disk(disk, 64):
-        work_s = seconds_of_work(tmp_path / "runs" / "whole") / 2
+        work_s = seconds_of_work(whole) / 2
         n_filled = 0
         while n_filled < times:
             run = disk / f"r{n_filled}"
@@ -190,7 +214,7 @@ def test_a_full_disk_ends_with_74_and_goes_on_when_there_is_room(times: int, swe
             assert n_points(run) >= before
             filler.unlink()
             finish("resume", run, "--mode", "disabled")
-            check_same_record(run, tmp_path / "runs" / "whole")
+            check_same_record(run, whole)
             shutil.rmtree(run)
 
 

@@ -12,8 +12,8 @@ from lab3.base.backend import to_numpy
 from lab3.errors import ModelError
 from lab3.pruning.layers import find_layer, prunable_layers, score_convolutions
 from lab3.pruning.split import split_model
+from tests.graphs import fast_sweep
 from tests.reference import literal_sweep, shake
-from tests.test_split import fast_sweep
 
 
 def ending_in(*end: Any, policy: str = "float32") -> Any:

@@ -21,8 +21,8 @@ from lab3.pruning.criteria import (
 )
 from lab3.pruning.scores import score_channels
 from lab3.pruning.split import Split, split_model
+from tests.graphs import dense, residual, sequential, squeeze_and_excitation, stacked
 from tests.reference import AS_REPORTED, shake
-from tests.test_split import dense, residual, sequential, squeeze_and_excitation, stacked
 
 
 def captured(split: Split, images_nhwc: np.ndarray) -> Capture:

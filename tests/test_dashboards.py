@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from click.testing import Result
 from lab3.config import dump_config, load_config
 from lab3.record.rundir import claim_run
 from lab3.tracking import dashboards
+from tests.processes import start
+from tests.wandb_files import read_back
 from tests.wandb_server import ENTITY, Fault, WandbServer
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 # W&B's client may wait like this for its own service, after a request that was given up on.
 WAITS_AT_EXIT = """
 import atexit, threading
@@ -24,7 +26,10 @@ from lab3.app.cli import run_program
 atexit.register(threading.Event().wait)
 run_program("lab3")
 """
-Push = Callable[..., "subprocess.CompletedProcess[str]"]
+Push = Callable[..., "Pushed"]
+
+
+pytestmark = pytest.mark.forks
 
 
 def panels_in(value: Any) -> Iterator[dict[str, Any]]:
@@ -63,21 +68,13 @@ def names_plotted(described: dict[str, Any]) -> dict[str, set[str]]:
     return names
 
 
-@pytest.mark.usefixtures("fresh_client")
-def test_every_name_that_is_plotted_exists_in_a_real_run(invoke: Callable[..., Result], tmp_path: Path) -> None:
-    quick = ("--set", "train.epochs=1", "--set", "sweep.schedule=0:C:8", "--set", "sweep.feature_maps_k=[]")
-    result = invoke("run", EXPERIMENTS / "digits.yaml", *quick, "--mode", "offline", "--run-id", "r")
-    assert result.exit_code == 0, result.output
-    printed = invoke("dashboard", "push", "runs/r", "--entity", "me", "--dry-run")
+def test_every_name_that_is_plotted_exists_in_a_real_run(own: Path, invoke: Callable[..., Result]) -> None:
+    printed = invoke("dashboard", "push", own, "--entity", "me", "--dry-run")
     assert printed.exit_code == 0, printed.output
     described = json.loads(printed.stdout)
     assert set(described) == {"workspace", "report"}
 
-    (offline,) = (tmp_path / "runs" / "r" / "wandb").glob("offline-run-*")
-    wandb = Path(sys.executable).with_name("wandb")
-    lines = subprocess.run([wandb, "leet", "inspect", "--json", offline], capture_output=True, text=True)
-    assert lines.returncode == 0, lines.stderr
-    records = [json.loads(line) for line in lines.stdout.splitlines()]
+    records = read_back(own)
     history = {name.split(".")[0] for each in records if each["type"] == "history" for name in each["history"]["item"]}
     summary = {name for each in records if each["type"] == "summary" for name in each["summary"]["update"]}
     config = next(each["run"]["config"]["update"] for each in records if each["type"] == "run")
@@ -118,27 +115,38 @@ def test_without_its_package_it_says_how_to_install_it(
     assert result.stderr.endswith("; install it with: pip install 'lab3[dashboards]'\n")
 
 
+@dataclass(frozen=True)
+class Pushed:
+    """What a process printed and how it ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture
 def push(tmp_path: Path, server: WandbServer) -> Push:
-    """`lab3 dashboard push` in a process of its own, for a run by its id or for none."""
+    """`lab3 dashboard push` in a process of its own, for a run by its id or for none; `program`: by a real start."""
 
-    def push(
-        run_id: str | None, program: tuple[str, str] = ("-m", "lab3"), **environment: str
-    ) -> "subprocess.CompletedProcess[str]":
+    def push(run_id: str | None, program: str | None = None, **variables: str) -> Pushed:
         runs = tmp_path / "runs"
         if run_id is not None and not (runs / run_id).exists():
             with claim_run(runs, run_id) as run:
                 run.config_yaml.write_text(dump_config(load_config()))
                 run.manifest_json.write_text("{}")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+        environment = {**inherited, **server.environment, **variables}
         arguments = [] if run_id is None else [str(runs / run_id)]
-        return subprocess.run(
-            [sys.executable, *program, "dashboard", "push", *arguments, "--entity", ENTITY, "--project", "p"],
-            env={**inherited, **server.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        command = ["dashboard", "push", *arguments, "--entity", ENTITY, "--project", "p"]
+        process: Any
+        if program is None:
+            process = start(*command, environment=environment)
+        else:
+            pipe = subprocess.PIPE
+            real = [sys.executable, "-c", program, *command]
+            process = subprocess.Popen(real, env=environment, stdout=pipe, stderr=pipe, text=True)
+        output, errors = process.communicate(timeout=60)
+        return Pushed(process.returncode, output, errors)
 
     return push
 
@@ -218,10 +226,12 @@ def test_without_a_run_only_the_workspace_is_pushed(push: Push, server: WandbSer
     assert [view["type"] for view in server.views.values()] == ["project-view"]
 
 
-@pytest.mark.parametrize("operation", [None, "upsertView"])
-def test_a_server_in_trouble_ends_the_command_soon(push: Push, server: WandbServer, operation: str | None) -> None:
+@pytest.mark.parametrize(("operation", "program"), [(None, None), ("upsertView", WAITS_AT_EXIT)])
+def test_a_server_in_trouble_ends_the_command_soon(
+    push: Push, server: WandbServer, operation: str | None, program: str | None
+) -> None:
     server.faults = [Fault("graphql", 500, 10**6, operation)]
-    failed = push("r", program=("-c", WAITS_AT_EXIT), WANDB_HTTP_TIMEOUT="2")
+    failed = push("r", program, WANDB_HTTP_TIMEOUT="2")
     assert (failed.returncode, failed.stdout) == (75, "")
     (error,) = [line for line in failed.stderr.splitlines() if not line.startswith("wandb: ")]
     assert error.startswith("Error: W&B did not take the dashboard (") and error.endswith("; try again")

@@ -13,8 +13,8 @@ from lab3.record.rundir import RunDir
 from lab3.tracking import Event, Tracker
 from lab3.tracking.events import ChannelTable
 from lab3.tracking.payloads import row_of
+from tests.folders import DIGITS
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 QUICK = ("--set", "train.epochs=1", "--set", "sweep.schedule=0:C:8", "--set", "sweep.feature_maps_k=[8]")
 SWEPT = ["Epoch", "Asset", "Asset", "Asset", "ChannelTable", "MediaReady", *["SweepPoint"] * 4]
 SWEPT += ["ChannelTable", "MediaReady", "Asset", "Finished"]
@@ -60,9 +60,9 @@ def live(monkeypatch: pytest.MonkeyPatch) -> list[Notes]:
 
 @pytest.mark.parametrize(("command", "kinds"), [("run", SWEPT), ("train", TRAINED)])
 def test_what_is_logged_live_is_what_is_replayed(
-    command: str, kinds: list[str], live: list[Notes], invoke: Callable[..., Result]
+    command: str, kinds: list[str], few_digits: tuple[str, ...], live: list[Notes], invoke: Callable[..., Result]
 ) -> None:
-    result = invoke(command, EXPERIMENTS / "digits.yaml", *QUICK, "--run-id", "r")
+    result = invoke(command, DIGITS, *QUICK, *few_digits, "--run-id", "r")
     assert result.exit_code == 0, result.output
     replayed = Notes()
     replay_record(RunDir(Path("runs", "r")), replayed)

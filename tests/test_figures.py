@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lab3.pruning.engine import SweepPoint
 from lab3.views.figures import (
@@ -15,6 +16,8 @@ from lab3.views.figures import (
     plot_feature_maps,
     save_figure,
 )
+
+pytestmark = pytest.mark.renders
 
 
 def point(k: int, gone: int, correct: int) -> SweepPoint:
@@ -138,3 +141,10 @@ def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     save_figure(figure, tmp_path / "c.png")
     assert (tmp_path / "c.png").stat().st_size > 1_000
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [r"\$\x\$", r"a\nb"]
+
+
+@pytest.mark.parametrize("name", ["a b", "ünï", r"$\x$", "-x", "_x", "a\x1b[31mb", "[bold]"])
+def test_figures_of_a_layer_of_any_name_are_drawn(tmp_path: Path, name: str) -> None:
+    save_figure(plot_feature_maps(np.ones((2, 2, 3)), f"mean feature maps of {name}"), tmp_path / "m.png")
+    save_figure(plot_accuracy([point(0, 0, 9), point(1, 1, 8)], name, 3), tmp_path / "a.png")
+    assert min(path.stat().st_size for path in tmp_path.glob("*.png")) > 1_000

@@ -26,14 +26,11 @@ from lab3.record.readers import points_of_rows, read_capture, read_epochs, read_
 from lab3.record.rundir import RunDir
 from lab3.record.tables import row_of_epoch
 from tests.hostile_files import HEADER, POINT, Place, make_place, png, set_config, signed, zip_with
-from tests.test_journal import json_values
+from tests.strategies import json_values
 
-N_EXAMPLES = int(os.environ.get("LAB3_FUZZ_EXAMPLES", "40"))
+N_EXAMPLES = int(os.environ.get("LAB3_FUZZ_EXAMPLES", "25"))
 fuzz = settings(
     max_examples=N_EXAMPLES,
-    derandomize="LAB3_FUZZ_EXAMPLES" not in os.environ,  # the default suite does the same every time
-    database=None,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 many = settings(fuzz, max_examples=5 * N_EXAMPLES)
@@ -257,8 +254,8 @@ def test_model_and_data_paths(name: str, suffix: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished_run(finished_runs: Path, place: Place) -> Path:
-    return Path(shutil.copytree(finished_runs / "toy", place.folder / "run"))
+def finished_run(toy_folder: Path, place: Place) -> Path:
+    return Path(shutil.copytree(toy_folder / "runs" / "toy", place.folder / "run"))
 
 
 def changed(values: Any, path: list[int], value: Any) -> Any:

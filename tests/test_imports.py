@@ -121,3 +121,9 @@ def test_nothing_slow_is_loaded_before_it_is_needed(command: str) -> None:
     slow = ["keras", "tensorflow", "wandb", "matplotlib", "numpy", "pydantic", "rich"]
     check = f"{command}; import sys; print([name for name in {slow} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.glob("*.py")), ids=lambda path: path.name)
+def test_no_test_imports_another(path: Path) -> None:
+    """What several tests need stands in a module of its own, beside them."""
+    assert not [module for module in modules_of(path) if module.startswith("tests.test_")]

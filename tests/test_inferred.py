@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from lab3.record.rundir import RunDir
 from lab3.record.tables import comparison_csv
 from lab3.tracking import RunSettings, open_tracker
 from lab3.views.drawings import draw_comparison
+from tests.folders import edit_point
 from tests.reference import literal_sweep
-from tests.test_tracking import read_back
-from tests.test_verify import edit_point
+from tests.wandb_files import read_back
 
 N_CHANNELS, N_IMAGES, RARE = 48, 2000, (700, 1500)
 WRONG = range(13, 31)  # of the rare images, behind channel 12 and before channel 30
@@ -158,22 +157,21 @@ def test_wandb_says_what_was_inferred(inferred_run: Path, tmp_path: Path) -> Non
     assert metrics["n_inferred"] == metrics["loss_estimate"] == "K"
 
 
+@pytest.mark.renders
 def test_a_comparison_names_what_was_inferred(inferred_run: Path, tmp_path: Path) -> None:
     runs = {"rare": RunDir(inferred_run)}
     (tmp_path / "comparison.csv").write_bytes(comparison_csv(runs))
     draw_comparison(tmp_path, runs)
+    assert (tmp_path / "comparison.png").stat().st_size > 1_000
     with (tmp_path / "comparison.csv").open() as file:
         assert {row["run"] for row in csv.DictReader(file)} == {"rare (inferred)"}
 
 
-def test_points_that_do_not_fit_the_shortcut_are_refused(
-    finished_runs: Path, invoke: Callable[..., Result], tmp_path: Path
-) -> None:
-    run = Path(shutil.copytree(finished_runs / "toy", tmp_path / "toy"))
-    edit_point(run, 2, n_inferred=1, n_audited=0, loss_se=0.0)
-    result = invoke("verify", run)
+def test_points_that_do_not_fit_the_shortcut_are_refused(toy: Path, invoke: Callable[..., Result]) -> None:
+    edit_point(toy, 2, n_inferred=1, n_audited=0, loss_se=0.0)
+    result = invoke("verify", toy)
     assert "journal.jsonl is not what the run wrote" in result.stdout
-    (run / "summary.json").unlink()
-    assert "K=2 must say what was inferred only where the run infers" in invoke("resume", run).stderr
-    edit_point(run, 2, loss_se=None)
-    assert "K=2 must have all of n_inferred, n_audited and loss_se, or none" in invoke("resume", run).stderr
+    (toy / "summary.json").unlink()
+    assert "K=2 must say what was inferred only where the run infers" in invoke("resume", toy).stderr
+    edit_point(toy, 2, loss_se=None)
+    assert "K=2 must have all of n_inferred, n_audited and loss_se, or none" in invoke("resume", toy).stderr

@@ -8,14 +8,10 @@ from hypothesis import strategies as st
 
 from lab3.errors import RunStateError
 from lab3.record.journal import decode_row, encode_row, open_journal, read_journal
+from tests.strategies import json_values
 
 HEADER = {"journal": 1, "model": "abc"}
 ROWS = [{"k": 0, "loss": 0.5, "pruned_channels": []}, {"k": 1, "loss": 1 / 3, "pruned_channels": [7]}]
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
-)
 
 
 @pytest.fixture

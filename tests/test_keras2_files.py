@@ -29,6 +29,7 @@ GOLDEN = """
 """.split()
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize("name", GOLDEN)
 def test_outputs_are_those_of_keras_2(name: str) -> None:
     path = shared_file(f"models/keras2/{name}")

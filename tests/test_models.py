@@ -3,6 +3,7 @@
 import io
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def test_vgg16_is_the_first_reports_network() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.shared
 def test_vgg16_has_the_layers_of_the_file_the_report_describes() -> None:
     theirs = load_model(shared_file("models/vgg16_cifar10_keras2.h5"))
     ours = build_model("vgg16")
@@ -65,6 +67,13 @@ def test_simplecnn_starts_as_pytorch_does() -> None:
         assert kernel.std() == pytest.approx(bound / np.sqrt(3), rel=0.1)
 
 
+def one_layer() -> Any:
+    layers = keras.layers
+    return keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Dropout(0.2), layers.Flatten(), layers.Dense(10, activation="softmax")]
+    )
+
+
 def test_training_keeps_the_best_epoch_and_repeats_with_the_seed(tmp_path: Path) -> None:
     digits = load_dataset("digits", "train")
     images_nhwc = (digits.images_nhwc[:300] / 16).astype(np.float32)
@@ -72,16 +81,16 @@ def test_training_keeps_the_best_epoch_and_repeats_with_the_seed(tmp_path: Path)
 
     def train(seed: int) -> tuple[Any, list[Epoch]]:
         keras.utils.set_random_seed(seed)
-        model = build_model("digits_cnn")
+        model = one_layer()
         history = train_model(
-            model, images_nhwc, labels_n, epochs=6, batch_size=32, learning_rate=0.005, validation_fraction=0.2,
+            model, images_nhwc, labels_n, epochs=4, batch_size=32, learning_rate=0.005, validation_fraction=0.2,
             patience=None, augmentation=Augmentation(True, 0.1, 0.1, 0.1), seed=seed,
             checkpoints=Checkpoints(tmp_path / "c"),
         )  # fmt: skip
         return model, history
 
     model, history = train(0)
-    assert [epoch.epoch for epoch in history] == [1, 2, 3, 4, 5, 6]
+    assert [epoch.epoch for epoch in history] == [1, 2, 3, 4]
     assert history[-1].loss < history[0].loss
     from lab3.inputs.data import split_validation
 
@@ -93,7 +102,7 @@ def test_training_keeps_the_best_epoch_and_repeats_with_the_seed(tmp_path: Path)
     assert history_again == history
     for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert len(model.layers) == 9, "augmentation stays outside the model"
+    assert len(model.layers) == 3, "augmentation stays outside the model"
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="sees the batches through TensorFlow")
@@ -128,52 +137,54 @@ def test_training_stops_early_and_without_validation_keeps_the_last_epoch(
     settings["checkpoints"] = Checkpoints(tmp_path / "c")
     # Nothing is learnt at this rate, so no later epoch is better than the first.
     history = train_model(
-        build_model("digits_cnn"), images_nhwc, labels_n, epochs=9, learning_rate=1e-30, validation_fraction=0.25,
+        one_layer(), images_nhwc, labels_n, epochs=9, learning_rate=1e-30, validation_fraction=0.25,
         patience=2, **settings,
     )  # fmt: skip
     assert len(history) == best_epoch(history).epoch + 2 < 9
     last = train_model(
-        build_model("digits_cnn"), images_nhwc, labels_n, epochs=2, learning_rate=0.01, validation_fraction=0.0,
+        one_layer(), images_nhwc, labels_n, epochs=2, learning_rate=0.01, validation_fraction=0.0,
         patience=None, **settings,
     )  # fmt: skip
     assert best_epoch(last) is last[-1] and last[-1].val_accuracy is None
 
 
-@pytest.mark.parametrize("n_done", [1, 3, 4])
-def test_training_that_was_stopped_ends_with_the_same_weights(n_done: int, tmp_path: Path) -> None:
+def train_small(checkpoints: Checkpoints, history: list[Epoch], **more: Any) -> tuple[list[np.ndarray], list[Epoch]]:
+    """Weights and epochs of a small network with dropout, trained for 4 epochs of augmented digits."""
     digits = load_dataset("digits", "train")
     images_nhwc = (digits.images_nhwc[:200] / 16).astype(np.float32)
+    keras.utils.set_random_seed(0)
+    model = one_layer()
+    found = train_model(
+        model, images_nhwc, digits.labels_n[:200], epochs=4, batch_size=32, learning_rate=0.005,
+        validation_fraction=0.2, patience=None, augmentation=Augmentation(True, 0.1, 0.1, 0.1), seed=0,
+        checkpoints=checkpoints, history=history, **more,
+    )  # fmt: skip
+    return model.get_weights(), found
 
+
+def test_training_that_was_stopped_ends_with_the_same_weights(tmp_path: Path) -> None:
     class Killed(Exception):
         pass
 
-    def stop(epoch: Epoch) -> None:
-        told.append(epoch)
+    whole_weights, whole = train_small(Checkpoints(tmp_path / "whole"), [])
+    assert len(list((tmp_path / "whole").iterdir())) <= 2
+    reported: list[Epoch] = []
+
+    def stop(n_done: int, epoch: Epoch) -> None:
+        reported.append(epoch)
         if epoch.epoch == n_done:
             raise Killed
 
-    def train(checkpoints: Checkpoints, history: list[Epoch], **more: Any) -> tuple[list[np.ndarray], list[Epoch]]:
-        keras.utils.set_random_seed(0)
-        layers = keras.layers
-        model = keras.Sequential(
-            [keras.Input((8, 8, 1)), layers.Dropout(0.2), layers.Flatten(), layers.Dense(10, activation="softmax")]
-        )
-        found = train_model(
-            model, images_nhwc, digits.labels_n[:200], epochs=4, batch_size=32, learning_rate=0.005,
-            validation_fraction=0.2, patience=None, augmentation=Augmentation(True, 0.1, 0.1, 0.1), seed=0,
-            checkpoints=checkpoints, history=history, **more,
-        )  # fmt: skip
-        return model.get_weights(), found
-
-    whole_weights, whole = train(Checkpoints(tmp_path / "whole"), [])
-    told: list[Epoch] = []
-    with pytest.raises(Killed):
-        train(stopped := Checkpoints(tmp_path / "stopped"), [], on_epoch=stop)
-    weights, history = train(Checkpoints(tmp_path / "stopped", stopped.sha256s), told)
+    checkpoints = Checkpoints(tmp_path / "stopped")
+    # The last time only the best epoch is still to be taken.
+    for n_done in (1, 3, 4):
+        with pytest.raises(Killed):
+            train_small(checkpoints, list(reported), on_epoch=partial(stop, n_done))
+        checkpoints = Checkpoints(tmp_path / "stopped", checkpoints.sha256s)
+    weights, history = train_small(checkpoints, reported)
     assert history == whole
     for one, other in zip(whole_weights, weights, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert len(list((tmp_path / "whole").iterdir())) <= 2
 
 
 def test_a_damaged_checkpoint_is_a_clear_error(tmp_path: Path) -> None:
@@ -329,7 +340,7 @@ def test_layers_may_have_any_name(tmp_path: Path, name: str, invoke: Callable[..
     arguments = ["--data", tmp_path / "d.npz", "--out", tmp_path, "--mode", "disabled", "--run-id", "r"]
     result = invoke("sweep", tmp_path / "m.keras", *arguments)
     assert result.exit_code == 0 and "\x1b" not in result.output
-    assert (tmp_path / "r" / "figures" / "feature_maps.png").stat().st_size > 1_000
+    assert (tmp_path / "r" / "figures" / "feature_maps.png").exists()
 
 
 def test_an_output_can_be_named_where_there_is_one(

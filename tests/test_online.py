@@ -20,11 +20,13 @@ from lab3.record.journal import read_journal
 from lab3.record.readers import read_epochs
 from lab3.record.rundir import RunDir
 from lab3.tracking.offline import ShownRun, read_offline
+from tests.folders import DIGITS
 from tests.processes import Process, start
 from tests.wandb_server import KEY, Fault, Run, WandbServer
 
+pytestmark = pytest.mark.forks
+
 C = 24
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ class Client:
         self, number: signal.Signals, *args: Any, mode: str = "online", n_points: int = 3, **environment: str
     ) -> int:
         """Start, send a signal after some points, and return the exit code."""
-        slowly = ("--set", "sweep.batch_size=1") if args[0] != "resume" else ()
+        slowly = ("--set", "sweep.batch_size=8") if args[0] != "resume" else ()
         process = self.start(*args, *slowly, mode=mode, **environment)
         assert process.stderr is not None
         seen = 0
@@ -163,7 +165,7 @@ def client(work: Path, server: WandbServer) -> Client:
 @pytest.fixture
 def digits(tmp_path: Path, server: WandbServer) -> Client:
     """Runs the digits experiment."""
-    return Client(tmp_path, server, "run", EXPERIMENTS / "digits.yaml")
+    return Client(tmp_path, server, "run", DIGITS)
 
 
 def test_an_online_run_arrives_whole_and_publishing_it_changes_nothing(client: Client, server: WandbServer) -> None:
@@ -341,7 +343,7 @@ def test_the_clients_own_variables_are_stronger(client: Client, server: WandbSer
     fields = {"displayName": "n", "groupName": "g", "jobType": "j", "tags": ["a", "b"], "notes": "why"}
     assert {name: found.fields[name] for name in fields} == fields
     assert list((client.folder / "elsewhere" / "wandb").glob("run-*-e")) and not (client.run / "wandb").exists()
-    client.do("run", EXPERIMENTS / "digits.yaml", "--run-id", "e2", WANDB_MODE="sometimes", expect=78)
+    client.do("run", DIGITS, "--run-id", "e2", WANDB_MODE="sometimes", expect=78)
 
 
 @pytest.mark.online

@@ -17,7 +17,7 @@ from lab3.pruning.engine import SweepPoint
 from lab3.record.journal import open_journal, read_journal
 from lab3.record.rundir import RunDir
 from lab3.record.tables import row_of_epoch
-from tests.test_verify import edit_json, edit_point
+from tests.folders import edit_json, edit_point, own_copy
 
 OTHER: dict[str, tuple[dict[str, Any], str]] = {
     "pruned_channels": ({"pruned_channels": [0, 3]}, "pruned channels 1 -> 3"),
@@ -36,14 +36,9 @@ OTHER: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.fixture
-def toy(finished_runs: Path, tmp_path: Path) -> Path:
-    """A finished run of 4 points with model and data of its own beside it."""
-    for name in ("toy.h5", "toy.npz"):
-        shutil.copy(finished_runs.parent / name, tmp_path)
-    run = Path(shutil.copytree(finished_runs / "toy", tmp_path / "archive" / "toy"))
-    config = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(config.replace(str(finished_runs.parent), str(tmp_path)))
-    return run
+def toy(toy_folder: Path, tmp_path: Path) -> Path:
+    """A finished run of 4 points with model and data of its own."""
+    return own_copy(toy_folder / "runs" / "toy", tmp_path / "archive" / "toy")
 
 
 def test_a_repeated_run_is_identical(toy: Path, invoke: Callable[..., Result], tmp_path: Path) -> None:
@@ -62,11 +57,10 @@ def test_a_repeated_run_is_identical(toy: Path, invoke: Callable[..., Result], t
 
 
 def test_a_trained_network_is_taken_from_the_folder_or_trained_again(
-    finished_runs: Path, invoke: Callable[..., Result], tmp_path: Path
+    own: Path, invoke: Callable[..., Result], tmp_path: Path
 ) -> None:
-    own = finished_runs / "own"
     result = invoke("rerun", own)
-    assert result.exit_code == 0 and result.stdout.startswith("identical: 4 points\n"), result.output
+    assert result.exit_code == 0 and result.stdout.startswith("identical: 32 points\n"), result.output
     assert "training" not in result.stderr and not (tmp_path / "runs" / "own-rerun" / "model.h5").exists()
     result = invoke("rerun", own, "--train", "--run-id", "again")
     assert "training digits_cnn on 1,352 images" in result.stderr
@@ -95,10 +89,7 @@ def test_changed_files_are_refused_with_both_hashes(toy: Path, invoke: Callable[
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["found-m", "found-t"]
 
 
-def test_data_that_is_no_file_is_compared_too(
-    finished_runs: Path, invoke: Callable[..., Result], tmp_path: Path
-) -> None:
-    own = Path(shutil.copytree(finished_runs / "own", tmp_path / "own"))
+def test_data_that_is_no_file_is_compared_too(own: Path, invoke: Callable[..., Result], tmp_path: Path) -> None:
     edit_json(own / "manifest.json", lambda manifest: manifest["data"]["test"].update(sha256="0" * 64))
     result = invoke("rerun", own)
     assert result.exit_code == 78 and not (tmp_path / "runs").exists()
@@ -164,9 +155,8 @@ def test_other_versions_are_reported_before_the_work(toy: Path, invoke: Callable
 
 
 def test_what_cannot_be_repeated_is_refused(
-    toy: Path, finished_runs: Path, invoke: Callable[..., Result], tmp_path: Path
+    toy: Path, own: Path, invoke: Callable[..., Result], tmp_path: Path
 ) -> None:
-    own = Path(shutil.copytree(finished_runs / "own", tmp_path / "own"))
     cases = [
         (("rerun", toy, "--train"), 78, "--train is for runs that trained their network"),
         (("rerun", own, "--model", "toy.h5"), 78, "--model is for runs that loaded a model file"),

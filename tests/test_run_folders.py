@@ -1,7 +1,6 @@
 """Untrusted run folders and working folders: nothing outside is read or written, no code of theirs runs."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,14 +16,14 @@ from click.testing import Result
 from lab3.app.pipeline.record import events
 from lab3.record.rundir import RunDir
 from lab3.tracking.events import Asset
-from tests.test_cli import EXPERIMENTS, unfinish
-from tests.test_verify import edit_json, edit_point
+from tests.folders import DIGITS, edit_json, edit_point, unfinish
+from tests.processes import start
 
 
 @pytest.fixture
-def run(finished_runs: Path, tmp_path: Path) -> Path:
+def run(toy: Path) -> Path:
     """A finished run of a model file."""
-    return Path(shutil.copytree(finished_runs / "toy", tmp_path / "runs" / "toy"))
+    return toy
 
 
 def test_what_a_link_leads_to_is_not_sent(run: Path, tmp_path: Path) -> None:
@@ -111,12 +110,6 @@ def test_what_cannot_be_read_is_not_published(
     assert result.exit_code == 78 and f"{run / name} cannot be read (" in result.stderr, result.output
 
 
-def lab3(folder: Path, *args: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """The command line with `folder` as the current one."""
-    command = [str(Path(sys.executable).with_name("lab3")), *args]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, **environment})
-
-
 def test_no_code_of_a_run_folder_runs(run: Path) -> None:
     (run / "summary.json").unlink()
     offline = run / "wandb" / f"offline-run-20260101_000000-{run.name}"
@@ -124,11 +117,14 @@ def test_no_code_of_a_run_folder_runs(run: Path) -> None:
     (offline / "x.wandb.synced").write_text("")
     for name in ("__init__.py", "__main__.py"):
         (run / "wandb" / name).write_text("open('ran', 'w')")
-    result = lab3(run, "resume", ".", "--mode", "offline")
+    # A real start, by the command that pip installs: `python -m` would look into the current folder.
+    command = [Path(sys.executable).with_name("lab3"), "resume", ".", "--mode", "offline"]
+    result = subprocess.run(command, cwd=run, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert not (run / "ran").exists()
 
 
+@pytest.mark.forks
 def test_no_program_of_a_repository_runs(toy_files: tuple[Path, Path], tmp_path: Path) -> None:
     if shutil.which("git") is None:
         pytest.skip("git is not here")
@@ -144,8 +140,9 @@ def test_no_program_of_a_repository_runs(toy_files: tuple[Path, Path], tmp_path:
     (folder / "file").write_text("2")
     for name, value in (("core.fsmonitor", "touch ran; false"), ("filter.f.clean", "touch ran; cat")):
         subprocess.run([*git, "config", name, value], cwd=folder, check=True)
-    result = lab3(folder, "sweep", str(toy_files[0]), "--data", str(toy_files[1]), "--mode", "offline", "--run-id", "r")
-    assert result.returncode == 0, result.stderr
+    process = start("sweep", toy_files[0], "--data", toy_files[1], "--mode", "offline", "--run-id", "r", cwd=folder)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
     assert json.loads((folder / "runs" / "r" / "manifest.json").read_text())["git_commit"] == commit.strip()
     assert not (folder / "ran").exists()
 
@@ -161,7 +158,7 @@ def test_a_settings_file_of_the_current_folder_does_not_say_where_the_key_goes(
     file.write_text("[default]\nentity = me\nproject = mine\n")
     assert "no.h5" in invoke(*args).stderr, "an entity and a project are no harm"
     file.write_text("[default]\nbase_url = http://example.org\nhttp_proxy = x\n")
-    for command in (args, ("run", EXPERIMENTS / "digits.yaml")):
+    for command in (args, ("run", DIGITS)):
         result = invoke(*command)
         assert result.exit_code == 78 and "got base_url, http_proxy: W&B's client would send your key" in result.stderr
     monkeypatch.setenv("WANDB_BASE_URL", "http://example.org")
@@ -215,7 +212,7 @@ def test_what_the_journal_names_must_not_change_and_what_it_does_not_is_made_aga
 
 
 def test_settings_and_states_of_a_training_must_not_change(
-    invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few_digits: tuple[str, ...], invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stop(Exception):
         pass
@@ -225,7 +222,7 @@ def test_settings_and_states_of_a_training_must_not_change(
 
     with monkeypatch.context() as patch:
         patch.setattr("lab3.app.pipeline.training.save_model", stop)
-        result = invoke("train", EXPERIMENTS / "digits.yaml", "--set", "train.epochs=2", "--run-id", "t")
+        result = invoke("train", DIGITS, *few_digits, "--set", "train.epochs=2", "--run-id", "t")
         assert isinstance(result.exception, Stop)
     run = tmp_path / "runs" / "t"
     config = (run / "config.yaml").read_text()

@@ -14,8 +14,8 @@ from lab3.pruning.capture import capture
 from lab3.pruning.rank import PruneStep
 from lab3.pruning.selfcheck import SelfCheck, check_split
 from lab3.pruning.split import split_model
+from tests.graphs import sequential
 from tests.reference import shake
-from tests.test_split import sequential
 
 STEPS = [PruneStep(k, tuple(range(k))) for k in range(8)]
 

@@ -1,7 +1,9 @@
 """The cut, the capture and the sweep against the literal loop, on every kind of graph that can be cut."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ import pytest
 from keras import layers
 
 from lab3.base.backend import to_numpy
-from lab3.base.graph import list_layers
 from lab3.errors import ConfigError, ModelError
 from lab3.inputs.architectures import build_model
 from lab3.inputs.model_files import load_model
@@ -22,168 +23,27 @@ from lab3.pruning.engine.bounds import Bounds, LineExceededError, check_line, ch
 from lab3.pruning.engine.tally import Calibration, Tally
 from lab3.pruning.layers import find_layer
 from lab3.pruning.rank import PruneStep, plan_pruning
-from lab3.pruning.split import split_model
-from tests.reference import AS_REPORTED, literal_sweep, shake
+from lab3.pruning.split import Split, split_model
+from tests.graphs import (
+    MODELS,
+    balance,
+    dense,
+    dense_called_twice,
+    fast_sweep,
+    gelu_then_softmax_layer,
+    inception,
+    mobilenet,
+    nested,
+    residual,
+    sequential,
+    shared_behind,
+    siamese,
+    squeeze_and_excitation,
+    stacked,
+    two_heads,
+)
+from tests.reference import AS_REPORTED, ReferencePoint, literal_sweep, shake
 
-
-def fast_sweep(
-    model: Any,
-    images_nhwc: np.ndarray,
-    labels_n: np.ndarray,
-    layer: str | None,
-    schedule: list[int],
-    *,
-    effect: Any = "zero_weights",
-    measured: Any = "output",
-    bias: Any = "zero",
-    average_batch_size: int | None = None,
-    ranking: Any = "iterative",
-    shortcut: Any = "none",
-    batch_size: int = 40,
-    cache_mb: int = 100,
-) -> list[SweepPoint]:
-    split = split_model(model, layer, effect=effect, measured=measured, bias=bias)
-    weights_n = image_weights(len(labels_n), "batches" if average_batch_size else "images", average_batch_size or 1)
-    captured = capture(
-        split, images_nhwc, lambda block: block, weights_n=weights_n, batch_size=batch_size, cache_mb=cache_mb
-    )
-    steps = plan_pruning(captured.importance_c, split.pruned_map, schedule, ranking)
-    return list(sweep_points(split, captured.features, labels_n, steps, batch_size=batch_size, shortcut=shortcut))
-
-
-def balance(model: Any, images_nhwc: np.ndarray) -> None:
-    """Shift the last layer's bias so that an untrained model's predictions fall on all classes."""
-    scores_nl = to_numpy(model(images_nhwc))
-    logits_nl = np.log(scores_nl) if np.allclose(scores_nl.sum(axis=1), 1) else scores_nl
-    last = [layer for layer in list_layers(model) if isinstance(layer, layers.Dense)][-1]
-    last.bias.assign(last.bias - logits_nl.mean(axis=0))
-
-
-def sequential() -> Any:
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 3)),
-            layers.Conv2D(6, 3, padding="same", activation="relu"),
-            layers.BatchNormalization(),
-            layers.Conv2D(8, 3, activation="relu", name="pruned"),
-            layers.BatchNormalization(),
-            layers.MaxPooling2D(2),
-            layers.Dropout(0.5),
-            layers.Flatten(),
-            layers.Dense(16, activation="relu"),
-            layers.Dense(5, activation="softmax"),
-        ]
-    )
-
-
-def gelu_then_softmax_layer() -> Any:
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Conv2D(8, 3, activation="gelu", name="pruned")(inputs)
-    x = layers.Dense(5)(layers.GlobalAveragePooling2D()(x))
-    return keras.Model(inputs, layers.Softmax()(x))
-
-
-def residual() -> Any:
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
-    y = layers.Conv2D(8, 3, padding="same", name="pruned")(x)
-    y = layers.ReLU()(layers.BatchNormalization()(y))
-    x = layers.GlobalAveragePooling2D()(layers.Add()([x, y]))
-    return keras.Model(inputs, layers.Dense(5)(x))
-
-
-def inception() -> Any:
-    inputs = keras.Input((8, 8, 3))
-    stem = layers.Conv2D(4, 1, activation="relu")(inputs)
-    left = layers.Conv2D(3, 3, padding="same", activation="relu")(stem)
-    right = layers.Conv2D(8, 1, activation="relu", name="pruned")(layers.MaxPooling2D(3, 1, padding="same")(stem))
-    x = layers.Flatten()(layers.Concatenate()([left, right, stem * 2.0]))
-    return keras.Model(inputs, layers.Activation("softmax")(layers.Dense(5)(x)))
-
-
-def nested() -> Any:
-    base_input = keras.Input((8, 8, 3))
-    x = layers.Conv2D(6, 3, activation="relu")(base_input)
-    base = keras.Model(base_input, layers.Conv2D(8, 3, activation="relu", name="pruned")(x), name="base")
-    head = keras.Sequential([keras.Input((4, 4, 8)), layers.Flatten(), layers.Dense(5, activation="softmax")])
-    inputs = keras.Input((8, 8, 3))
-    return keras.Model(inputs, head(base(inputs)))
-
-
-def squeeze_and_excitation() -> Any:
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="pruned")(inputs)
-    gate = layers.Dense(8, activation="sigmoid")(layers.GlobalAveragePooling2D()(x))
-    x = layers.Multiply()([x, layers.Reshape((1, 1, 8))(gate)])
-    x = layers.DepthwiseConv2D(3)(x)
-    return keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)))
-
-
-def dense() -> Any:
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 3)),
-            layers.Flatten(),
-            layers.Dense(12, activation="relu", name="pruned"),
-            layers.BatchNormalization(),
-            layers.Dense(5, activation="softmax"),
-        ]
-    )
-
-
-def stacked() -> Any:
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="pruned")(inputs)
-    x = layers.ZeroPadding2D(1)(layers.AveragePooling2D(2)(layers.BatchNormalization()(x)))
-    x = layers.Conv2D(6, 3, strides=2, padding="same", activation="relu")(x)
-    return keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)))
-
-
-def mobilenet() -> Any:
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="pruned")(inputs)
-    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
-    x = layers.DepthwiseConv2D(3, strides=2, padding="same")(x)
-    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
-    x = layers.Conv2D(10, 1, use_bias=False)(x)
-    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
-    x = layers.Reshape((10,))(layers.GlobalAveragePooling2D(keepdims=True)(x))
-    return keras.Model(inputs, layers.Dense(5, activation="softmax")(x))
-
-
-def siamese() -> Any:
-    inputs = keras.Input((8, 8, 3))
-    conv = layers.Conv2D(8, 3, activation="relu", name="pruned")
-    left, right = conv(inputs), conv(layers.AveragePooling2D(3, 1, padding="same")(inputs))
-    x = layers.Concatenate()([layers.GlobalAveragePooling2D()(left), layers.GlobalMaxPooling2D()(right)])
-    return keras.Model(inputs, layers.Dense(5)(x))
-
-
-def dense_called_twice() -> Any:
-    inputs = keras.Input((8, 8, 3))
-    dense = layers.Dense(12, activation="tanh", name="pruned")
-    flat = layers.Flatten()(inputs)
-    return keras.Model(inputs, layers.Dense(5)(layers.Subtract()([dense(flat), dense(flat * 0.5)])))
-
-
-def shared_behind() -> Any:
-    inputs = keras.Input((8, 8, 3))
-    shared = layers.Conv2D(8, 3, padding="same", activation="relu")
-    x = shared(layers.Conv2D(8, 3, padding="same", activation="relu", name="pruned")(inputs))
-    return keras.Model(inputs, layers.Dense(5)(layers.Flatten()(shared(x))))
-
-
-def two_heads() -> Any:
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Conv2D(8, 3, activation="relu", name="pruned")(inputs)
-    classes = layers.Dense(5, activation="softmax", name="classes")(layers.Flatten()(x))
-    return keras.Model(inputs, [layers.Dense(1, name="size")(layers.Flatten()(x)), classes])
-
-
-MODELS: list[Callable[[], Any]] = [
-    sequential, gelu_then_softmax_layer, residual, inception, nested, squeeze_and_excitation, dense, stacked, mobilenet,
-    siamese, dense_called_twice, shared_behind,
-]  # fmt: skip
 REASONS = {
     sequential: None,
     gelu_then_softmax_layer: None,
@@ -256,8 +116,24 @@ def test_one_output_of_several_is_chosen_by_name_or_index(tmp_path: Path, rng: n
             load_model(tmp_path / "two.keras", wrong)
 
 
-def big_task() -> tuple[Any, np.ndarray, np.ndarray]:
-    """A network of 96 channels, fitted by least squares to 1,500 noisy images of 7 patterns."""
+@dataclass(frozen=True)
+class BigTask:
+    """A network of 96 channels, fitted by least squares to 1,500 noisy images of 7 patterns, and captured."""
+
+    model: Any
+    images_nhwc: np.ndarray
+    labels_n: np.ndarray
+    split: Split
+    features: Sequence[np.ndarray]
+    steps: Sequence[PruneStep]
+
+    def sweep(self, shortcut: Any, **settings: Any) -> list[SweepPoint]:
+        settings = {"batch_size": 600, "shortcut": shortcut, **settings}
+        return list(sweep_points(self.split, self.features, self.labels_n, self.steps, **settings))
+
+
+@pytest.fixture(scope="module")
+def big() -> BigTask:
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     inputs = keras.Input((6, 6, 3))
@@ -271,20 +147,39 @@ def big_task() -> tuple[Any, np.ndarray, np.ndarray]:
     penalty = 10 * np.eye(hidden_nc.shape[1])
     weights = np.linalg.solve(hidden_nc.T @ hidden_nc + penalty, hidden_nc.T @ (10 * np.eye(7)[labels_n]))
     model.get_layer("scores").set_weights([weights.astype(np.float32), np.zeros(7, np.float32)])
-    return model, images_nhwc, labels_n
-
-
-@pytest.mark.parametrize("shortcut", ["none", "unchanged", "inferred"])
-def test_every_prediction_equals_the_literal_loop(shortcut: Any) -> None:
-    model, images_nhwc, labels_n = big_task()
-    reference = literal_sweep(model, images_nhwc, labels_n, "pruned", range(96), ranking="once")
     split = split_model(model, "pruned", **AS_REPORTED)
     weights_n = np.full(1500, 1 / 1500)
     captured = capture(split, images_nhwc, lambda x: x, weights_n=weights_n, batch_size=400, cache_mb=100)
     steps = plan_pruning(captured.importance_c, split.pruned_map, range(96), "iterative")
-    predictions_kn = np.zeros((96, 1500), np.uint16)
-    settings: dict[str, Any] = {"batch_size": 600, "shortcut": shortcut, "predictions_kn": predictions_kn}
-    points = list(sweep_points(split, captured.features, labels_n, steps, **settings))
+    return BigTask(model, images_nhwc, labels_n, split, captured.features, steps)
+
+
+@pytest.fixture(scope="module")
+def big_reference(big: BigTask) -> list[ReferencePoint]:
+    return literal_sweep(big.model, big.images_nhwc, big.labels_n, "pruned", range(96), ranking="once")
+
+
+Swept = tuple[list[SweepPoint], np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def big_sweep(big: BigTask) -> Callable[[Any], Swept]:
+    """Points and predictions of the whole sweep with a shortcut, computed once."""
+
+    @cache
+    def sweep(shortcut: Any) -> Swept:
+        predictions_kn = np.zeros((96, 1500), np.uint16)
+        return big.sweep(shortcut, predictions_kn=predictions_kn), predictions_kn
+
+    return sweep
+
+
+@pytest.mark.parametrize("shortcut", ["none", "unchanged", "inferred"])
+def test_every_prediction_equals_the_literal_loop(
+    shortcut: Any, big: BigTask, big_reference: list[ReferencePoint], big_sweep: Callable[[Any], Swept]
+) -> None:
+    labels_n, reference = big.labels_n, big_reference
+    points, predictions_kn = big_sweep(shortcut)
     n_within = 0
     for point, expected, predicted_n in zip(points, reference, predictions_kn, strict=True):
         np.testing.assert_array_equal(predicted_n, expected.predictions_n)
@@ -314,12 +209,13 @@ def test_every_prediction_equals_the_literal_loop(shortcut: Any) -> None:
     assert (n_inferred > 10_000 and 0.005 < n_audited / n_inferred < 0.02) == (shortcut == "inferred")
 
 
-def test_a_bound_that_does_not_hold_has_the_block_run_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, images_nhwc, labels_n = big_task()
-    exact = fast_sweep(model, images_nhwc, labels_n, "pruned", list(range(96)), shortcut="unchanged")
+def test_a_bound_that_does_not_hold_has_the_block_run_without_it(
+    big: BigTask, big_sweep: Callable[[Any], Swept], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact, _ = big_sweep("unchanged")
     # A bound this small decides nearly every image at once, wrongly for some; audits and runs in the middle notice.
     monkeypatch.setattr("lab3.pruning.engine.bounds.SAFETY", 1e-3)
-    points = fast_sweep(model, images_nhwc, labels_n, "pruned", list(range(96)), shortcut="inferred")
+    points = big.sweep("inferred")
     assert {(p.n_inferred, p.n_audited, p.loss_se) for p in points} == {(0, 0, 0.0)}
     assert [(p.correct, p.n_changed, p.n_run) for p in points] == [(p.correct, p.n_changed, p.n_run) for p in exact]
 
@@ -376,17 +272,12 @@ def test_scores_that_differ_by_rounding_alone_are_tied() -> None:
 
 
 @pytest.mark.parametrize("shortcut", ["unchanged", "inferred"])
-def test_a_sweep_resumed_at_any_k_gives_the_same_bits(shortcut: Any) -> None:
-    model, images_nhwc, labels_n = big_task()
-    split = split_model(model, "pruned", **AS_REPORTED)
-    weights_n = np.full(1500, 1 / 1500)
-    captured = capture(split, images_nhwc, lambda x: x, weights_n=weights_n, batch_size=500, cache_mb=100)
-    steps = plan_pruning(captured.importance_c, split.pruned_map, range(96), "iterative")
-    settings: dict[str, Any] = {"batch_size": 600, "shortcut": shortcut}
-    whole = list(sweep_points(split, captured.features, labels_n, steps, **settings))
+def test_a_sweep_resumed_at_any_k_gives_the_same_bits(
+    shortcut: Any, big: BigTask, big_sweep: Callable[[Any], Swept]
+) -> None:
+    whole, _ = big_sweep(shortcut)
     for n_done in (1, 8, 9, 39, 40, 70, 95):
-        rest = list(sweep_points(split, captured.features, labels_n, steps, done=range(n_done), **settings))
-        assert rest == whole[n_done:]
+        assert big.sweep(shortcut, done=range(n_done)) == whole[n_done:]
 
 
 def test_points_do_not_depend_on_blocks_or_on_where_features_are_kept(rng: np.random.Generator) -> None:

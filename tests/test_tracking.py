@@ -1,7 +1,6 @@
 """What every tracker does with a run's events; the real W&B client, read back with its own tool; trouble with it."""
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from lab3.tracking.events import Alert, Asset, ChannelTable, Finished, MediaRead
 from lab3.tracking.offline import ShownRun, find_offline_run, offline_runs, read_offline
 from lab3.tracking.remote import Project
 from lab3.tracking.wandb_tracker import WandbTracker
+from tests.wandb_files import history_of, read_back
 from tests.wandb_server import WandbServer
 
 POINTS = [SweepPoint(k, tuple(range(k)), 10 - k, 10, 0.1 * k, 10, (10 - k, 0), k, 0, 10) for k in range(3)]
@@ -137,18 +137,6 @@ class TestTrackerContract:
         track(tracker, events_of_a_run(tmp_path)[:6], exit_code=75)
         logged: Content = (ROWS[:3], {"channels": PICTURE}, {"model-m", "run-run-1-channels"}, False)
         assert self.content(tracker, tmp_path) == (([], {}, set(), False) if type(tracker) is Tracker else logged)
-
-
-def read_back(folder: Path) -> list[dict[str, Any]]:
-    """Every record of the one offline run below `folder`."""
-    (run,) = (folder / "wandb").glob("offline-run-*")
-    wandb = Path(sys.executable).with_name("wandb")
-    lines = subprocess.run([wandb, "leet", "inspect", "--json", run], capture_output=True, text=True, check=True).stdout
-    return [json.loads(line) for line in lines.splitlines()]
-
-
-def history_of(folder: Path) -> list[dict[str, Any]]:
-    return [record["history"]["item"] for record in read_back(folder) if record["type"] == "history"]
 
 
 @pytest.fixture

@@ -2,53 +2,18 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import Result
 
-from lab3.record.journal import decode_row, encode_row
-from lab3.record.manifest import ModelFile, TrainedModel, signed
+from lab3.record.manifest import ModelFile, TrainedModel
 from lab3.record.rundir import RunDir, runs_in
-
-
-@pytest.fixture
-def toy(finished_runs: Path, tmp_path: Path) -> Path:
-    """A finished run of 4 points; model and data stay where they were."""
-    return Path(shutil.copytree(finished_runs / "toy", tmp_path / "runs" / "toy"))
-
-
-@pytest.fixture
-def own(finished_runs: Path, tmp_path: Path) -> Path:
-    """A finished run of 4 points that trained its network."""
-    return Path(shutil.copytree(finished_runs / "own", tmp_path / "runs" / "own"))
-
-
-def replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert text.count(old) >= 1, f"{path.name} has no {old}"
-    path.write_text(text.replace(old, new, 1))
-
-
-def edit_json(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    values = json.loads(path.read_text())
-    edit(values)
-    path.write_text(json.dumps(signed(values) if path.name == "manifest.json" else values))
-
-
-def edit_point(run: Path, k: int, /, **values: Any) -> None:
-    """Another record, with the checksum that fits it."""
-    lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    row = decode_row(lines[k + 1])
-    assert row is not None and row["k"] == k
-    lines[k + 1] = encode_row({**row, **values})
-    (run / "journal.jsonl").write_bytes(b"".join(lines))
+from tests.folders import edit_json, edit_point, files_of, replace
 
 
 def double_a_line(run: Path) -> None:
@@ -79,10 +44,10 @@ def test_an_intact_run_is_intact(toy: Path, own: Path, invoke: Callable[..., Res
     result = invoke("verify", toy, own)
     assert result.exit_code == 0 and result.stdout.splitlines() == [
         "toy: intact, 4 points, 15 files",
-        "own: intact, 4 points, 16 files",
+        "own: intact, 32 points, 18 files",
     ]
     names = set(json.loads((own / "manifest.json").read_text())["files"])
-    written = {path.relative_to(own).as_posix() for path in own.rglob("*") if path.is_file()}
+    written = set(files_of(own))
     assert names == written - {"manifest.json"} and {"model.h5", "summary.json", "figures/accuracy_curve.png"} <= names
 
 
@@ -237,7 +202,7 @@ def test_damage_is_seen_by_the_hashes_and_in_tables_by_the_record(
 def test_another_model_in_the_run_is_seen(own: Path, invoke: Callable[..., Result]) -> None:
     (own / "model.h5").write_bytes((own / "model.h5").read_bytes() + b"x")
     result = invoke("verify", own)
-    assert result.exit_code == 65 and result.stdout.startswith("own: 2 problems, 4 points, 16 files\n")
+    assert result.exit_code == 65 and result.stdout.startswith("own: 2 problems, 32 points, 18 files\n")
     assert "  model.h5 is not what the run wrote: SHA-256 " in result.stdout
     assert "  the model must be what the run was started with (SHA-256 " in result.stdout
     (own / "model.h5").unlink()
@@ -288,7 +253,7 @@ def test_a_run_that_only_trained(own: Path, invoke: Callable[..., Result]) -> No
     edit_json(own / "manifest.json", lambda manifest: (manifest.update(kind="train"), manifest.pop("files")))
     (own / "summary.json").write_text('{"kept_epoch": 1}')
     result = invoke("verify", own)
-    assert result.exit_code == 0 and result.stdout.startswith("own: intact, 1 epoch, 0 files\n")
+    assert result.exit_code == 0 and result.stdout.startswith("own: intact, 2 epochs, 0 files\n"), result.output
     (own / "summary.json").write_text('{"kept_epoch": 2}')
     result = invoke("verify", own)
     assert result.exit_code == 65 and "summary.json: kept_epoch must be 1 by the journal, got 2" in result.stdout

@@ -1,5 +1,6 @@
 """What a person sees: progress on stderr, results on stdout."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -58,7 +59,12 @@ class TerminalProgress(Bars):
         self._received = number
         if self._is_stoppable:
             raise _BrokenOff
-        self.say("stopping after the current block; a second signal stops at once")
+        text = "stopping after the current block; a second signal stops at once"
+        try:
+            self.say(text)
+        except RuntimeError:
+            # A line is being written, and its buffer takes no other before that is done; its file does.
+            os.write(2, f"{text}\n".encode())
 
     def is_asked_to_stop(self) -> bool:
         """True if a signal has come."""
