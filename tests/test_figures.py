@@ -178,7 +178,7 @@ def test_classes_are_named_by_how_much_they_fell_and_of_many_the_worst() -> None
     right_kn[2, [1, 5]] = False
     points = make_points(right_kn, labels_n)
     (axes,) = plot_class_accuracy(points, points[2], ["a", "b", "c$", "d"], "title", "facts").axes
-    assert legend_of(axes) == ["b -20.0", "d -10.0", "a +0.0", r"c\$ +0.0"]
+    assert legend_of(axes) == ["b: -20.0", "d: -10.0", "a: +0.0", r"c\$: +0.0"]
     assert lines_of(axes)[0] == ([0, 1, 2], [1.0, 1.0, 0.8])
     assert axes.get_title() == "title\nfacts\nbehind each name, the change at K = 2 in points"
     many = make_points(np.ones((2, 120), bool), np.arange(120) % 30)

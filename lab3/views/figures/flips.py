@@ -27,7 +27,7 @@ def plot_class_accuracy(
     ks = [point.k for point in points]
     for number, index in enumerate(shown):
         name = plain(short(class_names[index], 24))
-        label = f"{name} {100 * change_l[index]:+.1f}"
+        label = f"{name}: {100 * change_l[index]:+.1f}"
         axes.plot(ks, correct_kl[:, index] / total_l[index], **curve_style(number, len(shown), len(ks)), label=label)
     axes.axvline(marked.k, color=GREY, linewidth=0.9, linestyle="--", zorder=0)
     axes.set_xlim(0, max(ks[-1], 1))
