@@ -71,7 +71,7 @@ def plot_accuracy(
         )
     if certificate is not None:
         _mark(axes, points, certificate)
-    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    axes.legend(framealpha=0.9, edgecolor="none", fontsize=8, loc="lower left")
     axes.set_xlim(0, n_channels)
     axes.set_ylim(0, min(1.04, max(accuracies) * 1.08))
     axes.set_ylabel("test accuracy")
