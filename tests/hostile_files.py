@@ -986,7 +986,8 @@ for _stop in ("200000000", "9999999999", "1" + "0" * 40):
 HEADER = encode_row({"journal": 1})
 POINT: dict[str, Any] = {
     "k": 0, "pruned_channels": [], "correct": 1, "total": 2, "loss": 0.5, "top5_correct": 2, "class_correct": [1, 0],
-    "n_changed": 0, "n_tied": 0, "n_run": 2,
+    "n_changed": 0, "n_tied": 0, "n_run": 2, "class_total": [1, 1], "class_lost": [0, 0], "class_gained": [0, 0],
+    "turned_wrong": [1], "turned_right": [],
 }  # fmt: skip
 
 
@@ -1017,6 +1018,8 @@ for _name, _value in (
     ("loss", None),
     ("pruned_channels", 3),
     ("class_correct", [[]]),
+    ("class_lost", [-1, 0]),
+    ("turned_wrong", ["1"]),
 ):
     journal(HEADER + encode_row(POINT | {_name: _value}), "journal.jsonl cannot be read (", f"{_name}_is_{_value}")
 journal(HEADER + encode_row(POINT | {"more": 1}), "journal.jsonl cannot be read (", "unknown_number")

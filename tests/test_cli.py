@@ -54,7 +54,9 @@ def test_sweep_of_a_model_file_writes_the_run_known_on_paper(
     ]
     summary = json.loads((run / "summary.json").read_text())
     assert summary["baseline"] == {"k": 0, "n_pruned": 0, "correct": 4, "accuracy": 1.0}
-    assert summary["safe"] == {"k": 1, "n_pruned": 1, "correct": 4, "accuracy": 1.0, "share": 0.25, "drop": 0.01}
+    assert summary["observed"] == {"k": 1, "n_pruned": 1, "correct": 4, "accuracy": 1.0, "share": 0.25}
+    assert summary["certified"]["reason"].startswith("a tolerance of 0.01 needs at least 299 images, got 4; give more")
+    assert result.stdout.splitlines()[-2] == summary["sentence"]
     assert (run / "scores.csv").read_text().splitlines() == [
         "channel,mean_activation,mean_absolute,maximum,standard_deviation,apoz,filter_l1,filter_l2",
         f"0,1.0,1.0,2.0,{0.5**0.5},0.75,1.0,1.0",
@@ -78,14 +80,15 @@ def test_run_trains_sweeps_and_draws(digits_folder: Path, own: Path, invoke: Cal
     output = (digits_folder / "output").read_text()
     assert "W&B offline: no W&B key is configured" in output and "training digits_cnn on 1,352 images" in output
     assert sorted(path.name for path in own.iterdir()) == [
-        "capture.npz", "channels.csv", "config.yaml", "epochs.csv", "epochs.jsonl", "figures", "journal.jsonl",
-        "manifest.json", "metrics.csv", "model.h5", "results.csv", "scores.csv", "summary.json", "wandb",
+        "capture.npz", "certificate.csv", "channels.csv", "config.yaml", "epochs.csv", "epochs.jsonl", "figures",
+        "journal.jsonl", "lost.npz", "manifest.json", "metrics.csv", "model.h5", "results.csv", "scores.csv",
+        "summary.json", "wandb",
     ]  # fmt: skip
     assert len(read_csv(own / "results.csv")) == 32 and len(read_csv(own / "epochs.csv")) == 2
     pictures = {path.stem: Image.open(path) for path in (own / "figures").iterdir()}
     assert set(pictures) == {
-        "accuracy_curve", "confusion_k0", "confusion_k2", "feature_map_0", "feature_maps", "feature_maps_k2",
-        "learning_curves",
+        "accuracy_curve", "class_accuracy", "confusion_k0", "confusion_k2", "feature_map_0", "feature_maps",
+        "feature_maps_k2", "flips", "learning_curves",
     }  # fmt: skip
     for name, picture in pictures.items():
         assert min(picture.size) > 300 and len(np.unique(np.asarray(picture))) > 20, f"{name} is blank"

@@ -63,8 +63,8 @@ def names_plotted(described: dict[str, Any]) -> dict[str, set[str]]:
                 names[where].add(name.replace(".value", ""))
         else:
             assert panel["viewType"] == "Weave"
-            assert '"channels"' in json.dumps(config)
-            names["summary"].add("channels")
+            (name,) = (name for name in ("channels", "lost") if f'"{name}"' in json.dumps(config))
+            names["summary"].add(name)
     return names
 
 
@@ -188,7 +188,7 @@ def test_what_was_pushed_loads_back_unchanged(push: Push, server: WandbServer, m
     for name in ("entity", "project", "title", "description", "width"):
         assert getattr(report, name) == getattr(pushed[1], name)
     grids = [block for block in report.blocks if isinstance(block, PanelGrid)]
-    assert [len(grid.panels) for grid in grids] == [5, 6, 4, 2]
+    assert [len(grid.panels) for grid in grids] == [7, 6, 5, 2]
 
 
 def test_a_report_shows_the_one_run_with_that_id() -> None:

@@ -9,15 +9,16 @@ from click.testing import Result
 
 from lab3.app.pipeline import recipes
 from lab3.app.pipeline.record import replay_record
+from lab3.record.readers import read_summary
 from lab3.record.rundir import RunDir
 from lab3.tracking import Event, Tracker
-from lab3.tracking.events import ChannelTable
+from lab3.tracking.events import Alert, ChannelTable, LostTable
 from lab3.tracking.payloads import row_of
 from tests.folders import DIGITS
 
 QUICK = ("--set", "train.epochs=1", "--set", "sweep.schedule=0:C:8", "--set", "sweep.feature_maps_k=[8]")
 SWEPT = ["Epoch", "Asset", "Asset", "Asset", "ChannelTable", "MediaReady", *["SweepPoint"] * 4]
-SWEPT += ["ChannelTable", "MediaReady", "Asset", "Finished"]
+SWEPT += ["ChannelTable", "LostTable", "MediaReady", "Asset", "Finished"]
 TRAINED = ["Epoch", "Asset", "Asset", "Asset", "Asset", "MediaReady", "Finished"]
 
 
@@ -42,7 +43,16 @@ class Notes(Tracker):
     @property
     def content(self) -> list[Any]:
         """Without arrays, which cannot be compared by one sign."""
-        return [(step, each.accuracy_at_k if isinstance(each, ChannelTable) else each) for step, each in self.logged]
+
+        def plain(event: Event) -> Any:
+            match event:
+                case ChannelTable():
+                    return event.accuracy_at_k
+                case LostTable():
+                    return event.lost.flips, event.lost.labels, event.lost.pictures.tobytes(), event.class_names
+            return event
+
+        return [(step, plain(event)) for step, event in self.logged]
 
 
 @pytest.fixture
@@ -67,6 +77,8 @@ def test_what_is_logged_live_is_what_is_replayed(
     replayed = Notes()
     replay_record(RunDir(Path("runs", "r")), replayed)
     (notes,) = live
+    ended = notes.logged.pop()[1] if command == "run" else None  # nobody is told twice
+    assert ended == (Alert("sweep finished", read_summary(RunDir(Path("runs", "r")))["sentence"]) if ended else None)
     assert notes.kinds == replayed.kinds == kinds
     assert notes.content == replayed.content
     assert notes.exit_codes == replayed.exit_codes == [0]

@@ -1,27 +1,38 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from lab3.analysis.certificate import Evidence, certify
 from lab3.pruning.engine import SweepPoint
 from lab3.views.figures import (
     about,
     channel_pictures,
     grid_columns,
+    image_pictures,
     plot_accuracy,
     plot_before_after,
+    plot_class_accuracy,
     plot_comparison,
     plot_confusion,
     plot_feature_maps,
+    plot_flips,
     save_figure,
 )
+from tests.points import make_points
 
 pytestmark = pytest.mark.renders
 
 
 def point(k: int, gone: int, correct: int) -> SweepPoint:
-    return SweepPoint(k, tuple(range(gone)), correct, 10, 0.0, correct, (correct,), 0, 0, 10)
+    right_kn = np.arange(10) < np.array([[10], [correct]])
+    return replace(make_points(right_kn, ks=[0, k])[1], pruned_channels=tuple(range(gone)))
+
+
+def legend_of(axes: Any) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 def lines_of(axes: Any) -> list[tuple[list[float], list[float]]]:
@@ -32,16 +43,17 @@ def test_where_more_than_k_channels_are_gone_both_curves_are_drawn() -> None:
     figure = plot_accuracy([point(0, 0, 9), point(2, 2, 8), point(4, 6, 5)], "title", 8)
     (axes,) = figure.axes
     assert lines_of(axes)[:2] == [([0, 2, 4], [0.9, 0.8, 0.5]), ([0, 2, 6], [0.9, 0.8, 0.5])]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "by K, the number asked for", "by channels actually pruned",
+    assert legend_of(axes) == [
+        "by K, the number asked for", "by channels actually pruned", "95 % band of all K at once", "chance, 1",
     ]  # fmt: skip
     assert [line.get_linestyle() for line in axes.get_lines()[:2]] == ["-", "--"]
 
 
 def test_one_curve_and_the_baseline_otherwise() -> None:
     (axes,) = plot_accuracy([point(0, 0, 9), point(1, 1, 8)], "title", 8).axes
-    assert lines_of(axes)[0] == ([0, 1], [0.9, 0.8]) and len(lines_of(axes)) == 2
-    assert axes.get_legend() is None and [text.get_text() for text in axes.texts] == ["K = 0: 0.9000"]
+    assert lines_of(axes)[0] == ([0, 1], [0.9, 0.8]) and [y for _, y in lines_of(axes)[1:]] == [[1, 1], [0.9, 0.9]]
+    assert legend_of(axes) == ["accuracy", "95 % band of all K at once", "chance, 1"]
+    assert [text.get_text() for text in axes.texts] == ["K = 0: 0.9000"]
 
 
 def check_grid(axes: Any, values: list[int]) -> None:
@@ -120,8 +132,7 @@ def test_titles_fit_the_figure_and_long_names_lack_their_middle(tmp_path: Path) 
 
 
 def test_an_inferred_curve_says_so_in_a_line_of_its_own() -> None:
-    inferred = SweepPoint(1, (0,), 8, 10, 0.0, 8, (8,), 0, 0, 10, None, 3, 1, 0.1)
-    first = SweepPoint(0, (), 9, 10, 0.0, 9, (9,), 0, 0, 10, None, 0, 0, 0.0)
+    first, inferred = (replace(point(k, k, 9 - k), n_inferred=3 * k, n_audited=k, loss_se=0.1 * k) for k in (0, 1))
     title = plot_accuracy([first, inferred], "conv", 8).axes[0].get_title()
     assert title.split("\n")[1] == "inferred, not exact: up to 3 predictions a K were not computed"
 
@@ -148,3 +159,57 @@ def test_figures_of_a_layer_of_any_name_are_drawn(tmp_path: Path, name: str) -> 
     save_figure(plot_feature_maps(np.ones((2, 2, 3)), f"mean feature maps of {name}"), tmp_path / "m.png")
     save_figure(plot_accuracy([point(0, 0, 9), point(1, 1, 8)], name, 3), tmp_path / "a.png")
     assert min(path.stat().st_size for path in tmp_path.glob("*.png")) > 1_000
+
+
+def test_the_curve_marks_what_is_certified_and_observed_and_has_a_band_and_chance() -> None:
+    rng = np.random.default_rng(0)
+    right_kn = np.ones((5, 400), bool)
+    right_kn[:, :40] = False
+    for k, n_lost in enumerate((0, 1, 5, 8, 60)):
+        right_kn[k, 40 : 40 + n_lost] = False
+    points = make_points(right_kn, rng.integers(0, 4, 400))
+    certificate = certify(Evidence(points, "conv", 8, "remove", list("abcd")), 0.02, 0.95)
+    assert certificate.k == 1
+    (axes,) = plot_accuracy(points, "conv", 8, None, "facts", certificate).axes
+    assert legend_of(axes) == [
+        "accuracy", "95 % band of all K at once", "chance, 0.25",
+        "certified: K = 1, at most 2 points (95 % confidence)", "observed: K = 3, at most 2 points on these images",
+    ]  # fmt: skip
+    assert [x for x, _ in lines_of(axes)[3:]] == [[1, 1], [3, 3]]
+    assert " ".join(axes.get_title().split("\n")[2:]) == certificate.sentence
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert 0.69 < band.min() < points[4].accuracy and points[0].accuracy < band.max() < 0.95
+
+
+def test_classes_are_named_by_how_much_they_fell_and_of_many_the_worst() -> None:
+    right_kn = np.ones((3, 40), bool)
+    labels_n = np.arange(40) % 4
+    right_kn[1:, 3] = False
+    right_kn[2, [1, 5]] = False
+    points = make_points(right_kn, labels_n)
+    (axes,) = plot_class_accuracy(points, points[2], ["a", "b", "c$", "d"], "title", "facts").axes
+    assert legend_of(axes) == ["b: -20.0", "d: -10.0", "a: +0.0", r"c\$: +0.0"]
+    assert lines_of(axes)[0] == ([0, 1, 2], [1.0, 1.0, 0.8])
+    assert axes.get_title() == "title\nfacts\nbehind each name, the change at K = 2 in points"
+    many = make_points(np.ones((2, 120), bool), np.arange(120) % 30)
+    (axes,) = plot_class_accuracy(many, many[1], list(map(str, range(30))), "title").axes
+    assert len(legend_of(axes)) == 20 and axes.get_title().endswith("; the 20 of 30 classes that fell most")
+
+
+def test_flips_are_drawn_with_the_images_lost_first() -> None:
+    points = make_points(np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0]], bool))
+    pictures = image_pictures(np.arange(2 * 4 * 4).reshape(2, 4, 4, 1))
+    figure = plot_flips(points, pictures, ["K = 1\nship", "K = 2\n$"], "title", "facts")
+    axes, *tiles = figure.axes
+    assert lines_of(axes) == [([0, 1, 2], [0, 1, 2]), ([0, 1, 2], [0, 1, 1])]
+    assert [tile.get_title() for tile in tiles] == ["K = 1\nship", "K = 2\n\\$"]
+    assert len(plot_flips(points, pictures[:0], [], "title").axes) == 1
+
+
+def test_pictures_of_images_have_one_scale_and_a_size_to_look_at() -> None:
+    images_nhwc = np.zeros((2, 8, 4, 1), np.float32)
+    images_nhwc[1] = 16
+    pictures = image_pictures(images_nhwc)
+    assert pictures.shape == (2, 64, 32) and pictures.dtype == np.uint8 and set(pictures[1].ravel()) == {255}
+    assert image_pictures(np.zeros((1, 300, 200, 3), np.uint8)).shape == (1, 75, 50, 3)
+    assert image_pictures(np.ones((1, 2, 2, 4))).shape == (1, 64, 64) and image_pictures(images_nhwc[:0]).shape[0] == 0

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lab3"
 # A room may import itself and rooms before it; single files of the top level count as rooms.
 ROOMS = (
-    "errors", "vocabulary", "base", "inputs", "pruning", "config", "record", "views", "tracking", "app",
+    "errors", "vocabulary", "base", "inputs", "pruning", "analysis", "config", "record", "views", "tracking", "app",
     "arguments", "notebook", "__init__", "__main__",
 )  # fmt: skip
 # Besides: the command line is imported by `python -m lab3`, the version by the manifest.
@@ -31,6 +31,7 @@ OWNERS = {
     "torch": ("base/backend.py",),
     "PIL": ("inputs/data/",),
     "h5py": ("inputs/inspection/",),
+    "scipy": ("analysis/",),
 }
 # Private names of other libraries, and where they stand.
 PRIVATE = {
@@ -75,7 +76,7 @@ def file_of(module: str) -> Path | None:
 
 def test_every_file_stands_in_a_room_that_says_what_it_is_for() -> None:
     assert {room_of(name_of(path).removesuffix(".py")) for path in FILES} == set(ROOMS)
-    for room in ("base", "inputs", "pruning", "record", "views", "app"):
+    for room in ("base", "inputs", "pruning", "analysis", "record", "views", "app"):
         docstring = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text())) or ""
         assert 2 <= len(docstring.splitlines()) <= 4, f"lab3/{room}/__init__.py must say what the room is for"
 

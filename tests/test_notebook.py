@@ -364,3 +364,22 @@ def test_progress_shows_where_a_person_looks(
 def test_unknown_names_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="module 'lab3' has no attribute 'sweeep'"):
         _ = lab3.sweeep
+
+
+def test_certify(toy_model: Any, toy_images: Any) -> None:
+    images_nhwc, labels_n = (each.repeat(100, axis=0) for each in toy_images)
+    result = lab3.sweep(toy_model, images_nhwc, labels_n)
+    certificate = result.certify(tolerance=0.02)
+    assert (certificate.k, certificate.failed_k, certificate.n_images) == (1, 2, 400)
+    assert str(certificate) == (
+        "1 of 4 channels of conv can be removed: accuracy falls by at most 2 points (95 % confidence, 400 images). "
+        "No class lost accuracy."
+    )
+    assert result.certify(np.float64(0.02), n_compared=3).level < certificate.level
+    assert "is not certified: a tolerance of 0.005 needs at least 598 images" in str(result.certify(tolerance=0.005))
+    labels = [text.get_text() for text in result.plot(certificate=certificate).axes[0].get_legend().get_texts()]
+    assert labels[-2].startswith("certified: K = 1,") and labels[-1].startswith("observed: K = 1,")
+    taylor = lab3.sweep(toy_model, images_nhwc, labels_n, criterion="taylor", schedule=[0, 1])
+    assert "criterion taylor ranked the channels by the labels" in str(taylor.certify(0.02))
+    with pytest.raises(ConfigError, match="tolerance: must be less than 1"):
+        result.certify(tolerance=5)

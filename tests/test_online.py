@@ -133,7 +133,7 @@ class Client:
             assert [row[name_there] for row in swept] == [row[name] for row in recorded], name
         drawn = RunDir(self.run).read_config().sweep.feature_maps_k
         maps = {"feature_map_0", "feature_maps", *(f"feature_maps_k{k}" for k in drawn)}
-        ends = {"accuracy_curve", *(f"confusion_k{k}" for k in [0, *drawn])}
+        ends = {"accuracy_curve", "class_accuracy", "flips", *(f"confusion_k{k}" for k in [0, *drawn])}
         for row, names in ((captured, maps | ({"learning_curves"} if epochs else set())), (end, ends)):
             media = {name: value for name, value in row.items() if isinstance(value, dict)}
             assert set(media) == names and "K" not in row
@@ -142,6 +142,8 @@ class Client:
         table = found.summary["channels"]
         assert (table["_type"], table["nrows"]) == ("table-file", n_channels) and table["path"] in found.files
         assert "accuracy_at_k" in json.loads(found.files[table["path"]])["columns"]
+        lost = found.summary["lost"]
+        assert (lost["_type"], lost["nrows"]) == ("table-file", 24) and lost["path"] in found.files
         artifacts = [self.server.artifacts[each] for _, each in found.artifacts]
         assert {each.state for each in artifacts} == {"COMMITTED"}
         assert {each.type for each in artifacts} == {"dataset", "model", "results", "run_table"}
@@ -149,9 +151,11 @@ class Client:
         assert results.files["results.csv"] == (self.run / "results.csv").read_bytes()
         assert found.summary["baseline/correct"] == recorded[0]["correct"]
         assert found.summary["best/accuracy"] == max(row["correct"] / row["total"] for row in recorded)
-        safe = found.summary["safe/K"]
+        observed = found.summary["observed/K"]
         floor = recorded[0]["correct"] - 0.01 * recorded[0]["total"]
-        assert [row["correct"] >= floor for row in recorded[: safe + 2]] == [True] * (safe + 1) + [False]
+        kept = [row["correct"] >= floor for row in recorded[: observed + 2]]
+        assert kept == [True] * (observed + 1) + [False]
+        assert found.summary["sentence"].startswith(("How many of", f"{found.summary['certified/n_pruned']} of"))
         assert found.state == "finished"
         assert found.config["prune"]["value"]["criterion"] == "mean_activation"
 

@@ -271,14 +271,14 @@ def test_a_configuration_that_is_changed_or_removed_in_mid_run_is_reported(
 ) -> None:
     from lab3.app.pipeline import sweeping
 
-    original = sweeping.plot_accuracy  # type: ignore[attr-defined]
+    original = sweeping.draw_results  # type: ignore[attr-defined]
     config = tmp_path / "runs" / "r" / "config.yaml"
 
     def touch(*args: Any, **settings: Any) -> Any:
         change()
         return original(*args, **settings)
 
-    monkeypatch.setattr(sweeping, "plot_accuracy", touch)
+    monkeypatch.setattr(sweeping, "draw_results", touch)
     command = ("sweep", toy_files[0], "--data", toy_files[1], "--run-id", "r")
     change: Callable[[], object] = lambda: config.write_text(config.read_text().replace("bias: zero", "bias: keep"))  # noqa: E731
     result = invoke(*command)

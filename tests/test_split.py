@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from lab3.analysis.flips import rightness
 from lab3.base.backend import to_numpy
 from lab3.errors import ConfigError, ModelError
 from lab3.inputs.architectures import build_model
@@ -186,6 +187,13 @@ def test_every_prediction_equals_the_literal_loop(
         assert point.pruned_channels == expected.pruned_channels and point.correct == expected.correct
         right = labels_n[expected.predictions_n == labels_n]
         assert point.class_correct == tuple(np.bincount(right, minlength=7))
+        unpruned_n, right_n = (each.predictions_n == labels_n for each in (reference[0], expected))
+        for found_l, images_n in (
+            (point.class_lost, unpruned_n & ~right_n),
+            (point.class_gained, right_n & ~unpruned_n),
+        ):
+            assert found_l == tuple(np.bincount(labels_n[images_n], minlength=7))
+        assert point.class_total == tuple(np.bincount(labels_n, minlength=7))
         assert point.n_changed == (expected.predictions_n != reference[0].predictions_n).sum()
         five_best = np.argsort(-expected.scores_nl, axis=1)[:, :5]
         assert point.top5_correct == (five_best == labels_n[:, np.newaxis]).any(axis=1).sum()
@@ -201,6 +209,7 @@ def test_every_prediction_equals_the_literal_loop(
         else:
             assert (point.n_inferred, point.n_audited, point.loss_se) == (None, None, None)
             assert point.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert (rightness(points) == [each.predictions_n == labels_n for each in reference]).all()
     # Of what few sampled images stand for, a standard error is itself an estimate.
     assert n_within >= 0.85 * 96 or shortcut != "inferred"
     share_run = sum(point.n_run for point in points) / (96 * 1500)
@@ -241,7 +250,7 @@ def test_what_lines_miss_of_the_loss_is_estimated_by_the_images_run_at_every_k()
     for rows in (slice(0, 2), slice(2, 4)):
         was_run, inferred = np.zeros((1, 2), bool), np.ones((1, 2), bool)
         tally.add(rows, BlockScores(off_the_line_knl[:, rows].copy(), was_run, inferred, np.zeros((1, 2), bool)))
-    point = tally.point(0, PruneStep(0, ()))
+    point = tally.point(0, PruneStep(0, ()), None, np.ones(4, bool))
     # They lose 1 and 2 times log(2) more than their lines say, 1.5 times on average, with variance 0.5 log(2)^2.
     assert point.loss == pytest.approx(2.5 * np.log(2))
     assert point.loss_se == pytest.approx(np.sqrt((1 - 2 / 4) * 0.5 / 2) * np.log(2))
@@ -277,7 +286,7 @@ def test_a_sweep_resumed_at_any_k_gives_the_same_bits(
 ) -> None:
     whole, _ = big_sweep(shortcut)
     for n_done in (1, 8, 9, 39, 40, 70, 95):
-        assert big.sweep(shortcut, done=range(n_done)) == whole[n_done:]
+        assert big.sweep(shortcut, done=whole[:n_done]) == whole[n_done:]
 
 
 def test_points_do_not_depend_on_blocks_or_on_where_features_are_kept(rng: np.random.Generator) -> None:
@@ -348,7 +357,17 @@ def test_done_points_are_left_out(toy_model: Any, toy_images: Any) -> None:
     captured = capture(split, images_nhwc, lambda x: x, weights_n=np.full(4, 0.25), batch_size=4, cache_mb=1)
     steps = plan_pruning(captured.importance_c, split.pruned_map, range(4), "iterative")
     everything = list(sweep_points(split, captured.features, labels_n, steps))
-    assert list(sweep_points(split, captured.features, labels_n, steps, done={0, 2})) == [everything[1], everything[3]]
+    rest = list(sweep_points(split, captured.features, labels_n, steps, done=everything[::2]))
+    assert rest == everything[1::2]
+
+
+def test_images_are_lost_against_k_0_also_where_it_is_not_swept(toy_model: Any, toy_images: Any) -> None:
+    split = split_model(toy_model)
+    images_nhwc, labels_n = toy_images
+    captured = capture(split, images_nhwc, lambda x: x, weights_n=np.full(4, 0.25), batch_size=4, cache_mb=1)
+    steps = plan_pruning(captured.importance_c, split.pruned_map, [2, 3], "iterative")
+    points = list(sweep_points(split, captured.features, labels_n, steps))
+    assert [(point.class_lost, point.turned_wrong) for point in points] == [((0, 1), (1,)), ((1, 1), (0,))]
 
 
 def test_importance_is_the_mean_over_images_and_positions(toy_model: Any, toy_images: Any) -> None:

@@ -16,7 +16,6 @@ from lab3.app.pipeline.expected import Expected
 from lab3.config.sections import TrackingSection
 from lab3.errors import ConfigError
 from lab3.inputs.training import Epoch
-from lab3.pruning.engine import SweepPoint
 from lab3.pruning.rank import ChannelStats
 from lab3.tracking import Event, RowEvent, RunSettings, Tracker, choose_mode, open_tracker
 from lab3.tracking.client import has_key
@@ -24,10 +23,11 @@ from lab3.tracking.events import Alert, Asset, ChannelTable, Finished, MediaRead
 from lab3.tracking.offline import ShownRun, find_offline_run, offline_runs, read_offline
 from lab3.tracking.remote import Project
 from lab3.tracking.wandb_tracker import WandbTracker
+from tests.points import make_counted
 from tests.wandb_files import history_of, read_back
 from tests.wandb_server import WandbServer
 
-POINTS = [SweepPoint(k, tuple(range(k)), 10 - k, 10, 0.1 * k, 10, (10 - k, 0), k, 0, 10) for k in range(3)]
+POINTS = make_counted([0, 1, 2], [0, 0, 0], 10)
 TABLE = ChannelTable(
     [ChannelStats(1, 0.5, 0, 1), ChannelStats(0, 0.75, 1, None)], [np.full((4, 4), v, np.uint8) for v in (9, 200)]
 )
@@ -37,7 +37,7 @@ ROWS: list[dict[str, Any]] = [
     {"feature_maps": PICTURE},
     *(
         {"K": k, "n_pruned": k, "correct": 10 - k, "accuracy": 1 - k / 10, "loss": k / 10, "top5_accuracy": 1.0}
-        | {"n_changed": k}
+        | {"n_changed": k, "n_lost": k, "n_gained": 0}
         for k in range(3)
     ),
     {"accuracy_curve": PICTURE},

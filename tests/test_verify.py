@@ -43,8 +43,8 @@ def swap_channels_in_capture(run: Path) -> None:
 def test_an_intact_run_is_intact(toy: Path, own: Path, invoke: Callable[..., Result]) -> None:
     result = invoke("verify", toy, own)
     assert result.exit_code == 0 and result.stdout.splitlines() == [
-        "toy: intact, 4 points, 15 files",
-        "own: intact, 32 points, 18 files",
+        "toy: intact, 4 points, 19 files",
+        "own: intact, 32 points, 22 files",
     ]
     names = set(json.loads((own / "manifest.json").read_text())["files"])
     written = set(files_of(own))
@@ -121,7 +121,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str | None]] = {
     "images that changed": (
         lambda run: edit_point(run, 2, n_changed=3),
         "journal.jsonl",
-        "metrics.csv line 4 must be '2,4,3,0,2,1,2\\n' by the journal",
+        "metrics.csv line 4 must be '2,4,3,0,2,1,2,1,0,0,1,0,0\\n' by the journal",
     ),
     "other images": (lambda run: edit_point(run, 3, total=5), "journal.jsonl", "results.csv line 5 must be '3,3,2,5,"),
     "no images": (
@@ -202,7 +202,7 @@ def test_damage_is_seen_by_the_hashes_and_in_tables_by_the_record(
 def test_another_model_in_the_run_is_seen(own: Path, invoke: Callable[..., Result]) -> None:
     (own / "model.h5").write_bytes((own / "model.h5").read_bytes() + b"x")
     result = invoke("verify", own)
-    assert result.exit_code == 65 and result.stdout.startswith("own: 2 problems, 32 points, 18 files\n")
+    assert result.exit_code == 65 and result.stdout.startswith("own: 2 problems, 32 points, 22 files\n")
     assert "  model.h5 is not what the run wrote: SHA-256 " in result.stdout
     assert "  the model must be what the run was started with (SHA-256 " in result.stdout
     (own / "model.h5").unlink()
@@ -244,7 +244,7 @@ def test_an_unfinished_run_is_called_so_and_is_intact_after_resuming(toy: Path, 
     assert result.exit_code == 65 and "K=3 must have the channels pruned that the ranking gives" in result.stdout
     (toy / "journal.jsonl").write_bytes(content[: content.rindex(b'{"k":3')])
     assert invoke("resume", toy).exit_code == 0
-    assert invoke("verify", toy).stdout == "toy: intact, 4 points, 15 files\n"
+    assert invoke("verify", toy).stdout == "toy: intact, 4 points, 19 files\n"
 
 
 def test_a_run_that_only_trained(own: Path, invoke: Callable[..., Result]) -> None:
@@ -285,4 +285,4 @@ from lab3.app.cli import main
 main(["verify", {str(toy)!r}], standalone_mode=False)
 print([name for name in ("keras", "tensorflow", "wandb", "matplotlib") if name in sys.modules])"""
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["toy: intact, 4 points, 15 files", "[]"], done.stderr
+    assert done.stdout.splitlines() == ["toy: intact, 4 points, 19 files", "[]"], done.stderr

@@ -27,6 +27,7 @@ _RULES = {
     "greater_than_equal": "must be at least {ge:g}",
     "value_error": "{error}",
 }
+_RENAMED = {"safe_drop": "tolerance"}
 
 
 def check_values(
@@ -74,7 +75,7 @@ def _describe(section: Any, item: dict[str, Any]) -> tuple[Location, str]:
         *parents, key = map(str, item["loc"])
         for part in parents:
             section = section.model_fields[part].annotation
-        near = difflib.get_close_matches(key, section.model_fields, n=1)
+        near = [_RENAMED[key]] if key in _RENAMED else difflib.get_close_matches(key, section.model_fields, n=1)
         hint = (
             f", did you mean {_key((*parents, near[0]))}?"
             if near

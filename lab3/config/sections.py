@@ -7,11 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from lab3.errors import ConfigError
 from lab3.pruning.schedule import check_schedule_form
-from lab3.vocabulary import Architecture, Average, Bias, Color, Criterion, Effect, Measured, Ranking, Shortcut
+from lab3.vocabulary import Architecture, Average, Bias, Color, Criterion, Effect, Measured, Ranking, Shortcut, Until
 
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Confidence = Annotated[float, Field(ge=0.5, lt=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 PerChannel = float | list[float]
 PositivePerChannel = PositiveFloat | list[PositiveFloat]
@@ -99,7 +100,10 @@ class SweepSection(Section):
     # Which images need not be run at every K: none, those whose input is unchanged, or those whose prediction is
     # inferred, which is not exact.
     shortcut: Shortcut = "unchanged"
-    safe_drop: Fraction = 0.01  # the largest K that loses at most this much accuracy is called safe in the summary
+    tolerance: Fraction = 0.01  # how much accuracy may fall, as a share of images, for a K to be certified
+    confidence: Confidence = 0.95  # of the certificate: of all test sets, how many do not certify too large a K
+    n_compared: Positive = 1  # sweeps of these images among which one is chosen; several layers or criteria set it
+    until: Until = "all"  # every K of the schedule, or up to the first that cannot be certified
     save_predictions: bool = False  # predictions.npz: the predicted class of every image at every K
     batch_size: Positive = 2000  # images on the device at a time; changes memory and speed, not the counts
     capture_batch_size: Positive = 250  # images per step of the capture pass

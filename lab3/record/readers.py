@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lab3.analysis.flips import Flip, LostImages
 from lab3.base.reading import parse, reading
 from lab3.inputs.training import Epoch
 from lab3.pruning.engine import SweepPoint
@@ -29,7 +30,10 @@ def points_of_rows(rows: Sequence[Row], journal: Path) -> list[SweepPoint]:
         points = parse(SweepPoint, rows)
         for point in points:
             inference = (point.n_inferred, point.n_audited, point.loss_se)
-            lists = (point.pruned_channels, point.class_correct, *(point.confusion or ()))
+            lists = (
+                point.pruned_channels, point.class_correct, point.class_total, point.class_lost, point.class_gained,
+                point.turned_wrong, point.turned_right, *(point.confusion or ()),
+            )  # fmt: skip
             counts = (value for value in vars(point).values() if isinstance(value, int))
             if point.total == 0 or min(chain(counts, *lists)) < 0:
                 raise ValueError(f"K={point.k} must have images, and no count below 0")
@@ -86,6 +90,19 @@ def read_class_names(run: RunDir) -> list[str]:
     with reading(run.metrics_csv), run.metrics_csv.open(newline="") as file:
         header = next(csv.reader(file))
         return [name.removeprefix("correct_") for name in header if name.startswith("correct_")]
+
+
+def read_lost(run: RunDir) -> LostImages:
+    """The images that are lost first, from `lost_npz`; none where the run has no such file."""
+    if not run.lost_npz.exists():
+        return LostImages([], [], np.zeros((0, 1, 1), np.uint8))
+    with reading(run.lost_npz, "delete summary.json and resume, and it is made again"):
+        arrays = _arrays(run.lost_npz)
+        image, k, label, picture = (arrays[name] for name in ("image", "k", "label", "picture"))
+        if {image.shape, k.shape, label.shape} != {(len(picture),)} or picture.dtype != np.uint8:
+            raise ValueError("it must have a number, a K, a class and a picture of each image")
+        flips = [Flip(*each) for each in zip(image.tolist(), k.tolist(), strict=True)]
+        return LostImages(flips, label.tolist(), picture)
 
 
 def read_summary(run: RunDir) -> dict[str, Any]:

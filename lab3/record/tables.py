@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from lab3.analysis.certificate import Certificate, observe
+from lab3.analysis.flips import LostImages
+from lab3.analysis.tango import tango_interval, tango_p
 from lab3.inputs.training import Epoch
 from lab3.pruning.engine import SweepPoint
 from lab3.pruning.rank import ChannelStats
@@ -47,6 +50,14 @@ def predictions_npz(ks: Sequence[int], predictions_kn: np.ndarray, labels_n: np.
     return content.getvalue()
 
 
+def lost_npz(lost: LostImages) -> bytes:
+    """`image`, `k` and `label`, int64 `(n,)`, and `picture`, of the images that are lost first."""
+    content = io.BytesIO()
+    image, k = ([getattr(flip, name) for flip in lost.flips] for name in ("image", "k"))
+    np.savez(content, image=image, k=k, label=lost.labels, picture=lost.pictures)
+    return content.getvalue()
+
+
 def channels_csv(channels: Sequence[ChannelStats]) -> bytes:
     """A row a channel, the least important first; `pruned_at_k` is empty for a channel that is never pruned."""
     return _table([field.name for field in fields(ChannelStats)], map(astuple, channels))
@@ -74,10 +85,49 @@ def results_csv(points: Sequence[SweepPoint]) -> bytes:
 
 
 def metrics_csv(points: Sequence[SweepPoint], class_names: Sequence[str]) -> bytes:
-    """A row a point with what it has beyond `results_csv`; `correct_<class>` counts images of a class."""
+    """A row a point with what it has beyond `results_csv`; `correct_<class>` counts images of a class.
+
+    `n_lost` are right at K = 0 and wrong here, `n_gained` the other way round; `lost_<class>`, `gained_<class>` count
+    those of a class.
+    """
     names = ["k", "top5_correct", "n_changed", "n_tied", "n_run"] + ["n_inferred"] * points[0].is_inferred
-    rows = [(*(getattr(point, name) for name in names), *point.class_correct) for point in points]
-    return _table([*names, *(f"correct_{name}" for name in class_names)], rows)
+    rows = [
+        (
+            *(getattr(point, name) for name in names),
+            *point.class_correct,
+            point.n_lost,
+            point.n_gained,
+            *point.class_lost,
+            *point.class_gained,
+        )
+        for point in points
+    ]
+    correct, lost, gained = ([f"{what}_{name}" for name in class_names] for what in ("correct", "lost", "gained"))
+    return _table([*names, *correct, "n_lost", "n_gained", *lost, *gained], rows)
+
+
+def certificate_csv(points: Sequence[SweepPoint], certificate: Certificate) -> bytes:
+    """A row a point with what its certificate rests on, to 6 decimals.
+
+    Images lost and gained against K = 0, the fall of accuracy with the score interval of this K alone, and the p of a
+    fall of at least the tolerance; that is empty where the tolerance is 0.
+    """
+    n, tolerance = points[0].total, certificate.tolerance
+    lost_k, gained_k = (np.array([getattr(point, name) for point in points]) for name in ("n_lost", "n_gained"))
+    low_k, high_k = tango_interval(lost_k, gained_k, n, certificate.confidence)
+    p_k = tango_p(lost_k, gained_k, n, tolerance) if tolerance else None
+    rows = [
+        (
+            point.k,
+            point.n_pruned,
+            point.n_lost,
+            point.n_gained,
+            *(f"{value:.6f}" for value in ((point.n_lost - point.n_gained) / n, low_k[i], high_k[i])),
+            "" if p_k is None else f"{p_k[i]:.6f}",
+        )
+        for i, point in enumerate(points)
+    ]
+    return _table(["k", "n_pruned", "n_lost", "n_gained", "drop", "drop_low", "drop_high", "p"], rows)
 
 
 def epochs_csv(history: Sequence[Epoch]) -> bytes:
@@ -96,6 +146,13 @@ def comparison_csv(runs: Mapping[str, RunDir]) -> bytes:
     return _table(["run", "layer", "criterion", "k", "n_pruned", "n_channels", "correct", "accuracy"], rows)
 
 
+def certificates_csv(certificates: Mapping[str, Certificate]) -> bytes:
+    """A row for each run of a group, by its label, with what is certified of all of them at once."""
+    names = ["k", "n_pruned", "share", "tolerance", "confidence", "n_images", "failed_k", "level", "sentence"]
+    rows = ((label, *(getattr(each, name) for name in names)) for label, each in certificates.items())
+    return _table(["run", *names], rows)
+
+
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     """A CSV file; the same rows give the same bytes."""
     text = io.StringIO()
@@ -106,34 +163,29 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def summarise(
-    points: Sequence[SweepPoint], layer: Mapping[str, Any], settings: Mapping[str, Any], safe_drop: float
+    points: Sequence[SweepPoint], layer: Mapping[str, Any], settings: Mapping[str, Any], certificate: Certificate
 ) -> dict[str, Any]:
-    """The content of `summary.json`: what was pruned and how, the baseline, the best, the last and the safe point.
+    """The content of `summary.json`: what was pruned and how, the answer, the baseline, the best and the last point.
 
-    `exact` is False where the run infers predictions. Safe is the largest K up to which no accuracy is more than
-    `safe_drop` below the baseline; `share` is that of the layer's channels that are then pruned.
+    `exact` is False where the run infers predictions. `certified` is the certificate, `sentence` says it in words.
+    `observed` is the largest K up to which no accuracy on these images is more than the tolerance below the baseline,
+    which is no promise for others; `share` is that of the layer's channels that are then pruned.
     """
     best = max(points, key=lambda point: (point.correct, point.k))
-    baseline = points[0] if points[0].k == 0 else None
+    observed = observe(points, certificate.tolerance)
     return {
         **layer,
         **settings,
         "exact": not points[0].is_inferred,
         "n_points": len(points),
         "n_images": points[0].total,
-        "baseline": _describe(baseline) if baseline else None,
+        "sentence": certificate.sentence,
+        "certified": certificate.summary(),
+        "observed": observed and {**_describe(observed), "share": observed.n_pruned / layer["n_channels"]},
+        "baseline": _describe(points[0]) if points[0].k == 0 else None,
         "best": _describe(best),
         "last": _describe(points[-1]),
-        "safe": _describe_safe(points, safe_drop, layer["n_channels"]) if baseline else None,
     }
-
-
-def _describe_safe(points: Sequence[SweepPoint], safe_drop: float, n_channels: int) -> dict[str, Any]:
-    floor = points[0].correct - safe_drop * points[0].total
-    # A product such as 0.07 * 100 is not exact.
-    n_safe = next((number for number, point in enumerate(points) if point.correct < floor - 1e-6), len(points))
-    safe = points[n_safe - 1]
-    return {**_describe(safe), "share": safe.n_pruned / n_channels, "drop": safe_drop}
 
 
 def _describe(point: SweepPoint) -> dict[str, Any]:

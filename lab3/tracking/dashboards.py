@@ -86,11 +86,13 @@ def _sections(wr: Any) -> list[tuple[str, str, str, list[Any]]]:
         "loss": "loss",
         "top5_accuracy": "top-5 accuracy",
         "n_changed": "images whose prediction changed",
+        "n_lost": "images lost against K = 0",
+        "n_gained": "images gained against K = 0",
         "n_pruned": "channels pruned",
     }
-    scalars = ("baseline/accuracy", "safe/K", "safe/accuracy", "safe/share", "best/K", "best/accuracy")
+    scalars = ("certified/K", "certified/share", "observed/K", "baseline/accuracy", "best/K", "best/accuracy")
     columns = [wr.Config(f"prune.{name}") for name in ("layer", "criterion", "ranking", "bias")]
-    columns += [wr.SummaryMetric(name) for name in ("n_channels", "safe/share", "best/K", "best/accuracy")]
+    columns += [wr.SummaryMetric(name) for name in ("n_channels", "certified/share", "best/K", "best/accuracy")]
     sweep = [
         wr.LinePlot(title=title, x="K", y=[name], smoothing_type="none", max_runs_to_show=100)
         for name, title in curves.items()
@@ -98,14 +100,15 @@ def _sections(wr: Any) -> list[tuple[str, str, str, list[Any]]]:
     result = [wr.ScalarChart(title=name, metric=wr.SummaryMetric(name)) for name in scalars]
     channels = [
         wr.MediaBrowser(title="mean feature maps", media_keys=["feature_maps", "feature_map_0"]),
-        wr.MediaBrowser(title="accuracy curve", media_keys=["accuracy_curve"]),
+        wr.MediaBrowser(title="accuracy curve", media_keys=["accuracy_curve", "class_accuracy", "flips"]),
         wr.MediaBrowser(title="confusion matrix", media_keys=["confusion_k0"]),
         wr.WeavePanelSummaryTable(table_name="channels"),
+        wr.WeavePanelSummaryTable(table_name="lost"),
     ]
     compare = [
         wr.BarPlot(
-            title="sensitivity: share of channels that can be pruned, by layer",
-            metrics=["safe/share"],
+            title="sensitivity: certified share of channels, by layer",
+            metrics=["certified/share"],
             groupby=wr.Config("prune.layer"),
         ),
         wr.ParallelCoordinatesPlot(
@@ -116,11 +119,14 @@ def _sections(wr: Any) -> list[tuple[str, str, str, list[Any]]]:
         wr.LinePlot(title=name, x="epoch", y=[f"train/{name}", f"train/val_{name}"], smoothing_type="none")
         for name in ("accuracy", "loss")
     ]
-    safe = "Safe is the largest K up to which accuracy stays within the set drop of the baseline."
+    answer = (
+        "Certified: accuracy on other images falls by at most the tolerance, at the set confidence. "
+        "Observed: on these it did."
+    )
     table = "Every channel with its importance, its rank, the K at which it is pruned, and its mean feature map."
     return [
         ("Sweep", "Accuracy at every K", "", sweep),
-        ("Result", "How many can be pruned", safe, result),
+        ("Result", "How many can be pruned", answer, result),
         ("Channels", "The channels", table, channels),
         ("Criteria and layers", "", "", compare),
         ("Training", "Training", "", training),

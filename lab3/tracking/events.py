@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lab3.analysis.flips import LostImages
 from lab3.config.sections import TrackingSection
 from lab3.inputs.training import Epoch
 from lab3.pruning.engine import SweepPoint
@@ -46,6 +47,14 @@ class ChannelTable:
 
 
 @dataclass(frozen=True)
+class LostTable:
+    """The images that are lost first, each with its picture, class and the K at which it is."""
+
+    lost: LostImages
+    class_names: Sequence[str]
+
+
+@dataclass(frozen=True)
 class MediaReady:
     """Pictures by name, at least one."""
 
@@ -68,7 +77,7 @@ class Finished:
 
 
 RowEvent = Epoch | SweepPoint | MediaReady  # each is a row of the run's history
-Event = RowEvent | Asset | ChannelTable | Alert | Finished
+Event = RowEvent | Asset | ChannelTable | LostTable | Alert | Finished
 
 
 @dataclass(frozen=True)

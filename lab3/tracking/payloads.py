@@ -8,7 +8,7 @@ from typing import Any
 
 from lab3.inputs.training import Epoch
 from lab3.pruning.engine import SweepPoint
-from lab3.tracking.events import Asset, ChannelTable, Event, Finished, MediaReady
+from lab3.tracking.events import Asset, ChannelTable, Event, Finished, LostTable, MediaReady
 
 # What a point's row holds beside K; nothing where the value is None. A loss that is an estimate has another name.
 POINT_COLUMNS: dict[str, Callable[[SweepPoint], float | None]] = {
@@ -18,6 +18,8 @@ POINT_COLUMNS: dict[str, Callable[[SweepPoint], float | None]] = {
     "loss": lambda point: None if point.is_inferred else point.loss,
     "top5_accuracy": lambda point: point.top5_correct / point.total,
     "n_changed": lambda point: point.n_changed,
+    "n_lost": lambda point: point.n_lost,
+    "n_gained": lambda point: point.n_gained,
     "loss_estimate": lambda point: point.loss if point.is_inferred else None,
     "loss_se": lambda point: point.loss_se,
     "n_inferred": lambda point: point.n_inferred,
@@ -40,11 +42,13 @@ def row_of(event: Event) -> dict[str, Any] | None:
 
 
 def summary_of(event: Event) -> dict[str, Any]:
-    """What the event adds to the summary; a `ChannelTable` in it stands for a table with pictures."""
+    """What the event adds to the summary; a `ChannelTable` or `LostTable` in it stands for a table with pictures."""
     match event:
         case ChannelTable():
             # In a row of the history its numbers of rows and columns would be metrics, with a chart each.
             return {"channels": event}
+        case LostTable():
+            return {"lost": event}
         case Finished():
             return _flatten(event.summary)
     return {}
@@ -59,7 +63,9 @@ def convert(values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Path):
             converted[name] = wandb.Image(str(value))
         elif isinstance(value, ChannelTable):
-            converted[name] = _make_table(value)
+            converted[name] = _channel_table(value)
+        elif isinstance(value, LostTable):
+            converted[name] = _lost_table(value)
     return converted
 
 
@@ -89,7 +95,7 @@ def _flatten(summary: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _make_table(table: ChannelTable) -> Any:
+def _channel_table(table: ChannelTable) -> Any:
     """A `wandb.Table`, the least important channel first, with each one's mean feature map as an image."""
     import wandb
 
@@ -99,6 +105,16 @@ def _make_table(table: ChannelTable) -> Any:
     for stats in table.channels:
         row = [*asdict(stats).values(), *(float(scores_c[stats.channel]) for scores_c in table.scores.values())]
         if table.accuracy_at_k:
-            row.append(None if stats.pruned_at_k is None else table.accuracy_at_k[stats.pruned_at_k])
+            # A sweep that stops on its way lacks the last.
+            row.append(None if stats.pruned_at_k is None else table.accuracy_at_k.get(stats.pruned_at_k))
         rows.append([*row, wandb.Image(table.pictures[stats.channel])])
     return wandb.Table(columns, rows)
+
+
+def _lost_table(table: LostTable) -> Any:
+    """A `wandb.Table` of the images that are lost first."""
+    import wandb
+
+    flips = zip(table.lost.flips, table.lost.labels, table.lost.pictures, strict=True)
+    rows = [[flip.image, table.class_names[label], flip.k, wandb.Image(picture)] for flip, label, picture in flips]
+    return wandb.Table(["image", "class", "lost_at_k", "picture"], rows)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lab3.analysis.certificate import Certificate, Evidence, observe
+from lab3.analysis.flips import LostImages
 from lab3.pruning.engine import SweepPoint
 from lab3.pruning.rank import PruneStep
 from lab3.record.readers import read_points, read_summary
@@ -12,11 +14,14 @@ from lab3.record.rundir import RunDir
 from lab3.views.figures import (
     about,
     grey_limits,
+    plot_accuracy,
     plot_before_after,
+    plot_class_accuracy,
     plot_comparison,
     plot_confusion,
     plot_feature_map,
     plot_feature_maps,
+    plot_flips,
     save_figure,
     short,
 )
@@ -63,8 +68,28 @@ def draw_feature_maps(
         save_figure(figure, run.figure(f"feature_maps_k{step.k}"))
 
 
-def draw_confusion(run: RunDir, point: SweepPoint, class_names: Sequence[str], facts: str) -> None:
-    """`figures/confusion_k<K>.png` of a point that has a confusion matrix."""
+def draw_results(run: RunDir, evidence: Evidence, certificate: Certificate, lost: LostImages, facts: str) -> None:
+    """`accuracy_curve`, `class_accuracy`, `flips`, and `confusion_k<K>` of each point that has a confusion matrix.
+
+    `lost`: the images that are lost first. `facts`: what `figures.about` says; so in the other figures of a run.
+    """
+    points, names, layer = evidence.points, evidence.class_names, short(evidence.layer_name)
+    curve = plot_accuracy(points, evidence.layer_name, evidence.n_channels, None, facts, certificate)
+    save_figure(curve, run.figure("accuracy_curve"))
+    observed = observe(points, certificate.tolerance)
+    answers = (certificate.k, observed.k if observed else 0)
+    marked = next((point for k in answers for point in points if point.k == k and point.n_pruned), points[-1])
+    title = f"Accuracy by class as channels of {layer} are pruned"
+    save_figure(plot_class_accuracy(points, marked, names, title, facts), run.figure("class_accuracy"))
+    captions = [f"K = {flip.k}\n{short(names[label], 12)}" for flip, label in zip(lost.flips, lost.labels, strict=True)]
+    title = f"Images lost and gained as channels of {layer} are pruned"
+    save_figure(plot_flips(points, lost.pictures, captions, title, facts), run.figure("flips"))
+    for point in points:
+        if point.confusion is not None:
+            _draw_confusion(run, point, names, facts)
+
+
+def _draw_confusion(run: RunDir, point: SweepPoint, class_names: Sequence[str], facts: str) -> None:
     title = f"K = {point.k}: {point.n_pruned} channels pruned, accuracy {point.accuracy:.4f}"
     title += f", {point.n_inferred:,} images inferred" if point.is_inferred else ""
     figure = plot_confusion(np.array(point.confusion), class_names, title, facts)

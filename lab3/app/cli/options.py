@@ -8,13 +8,14 @@ from typing import Any, TypeVar, get_args
 import click
 
 from lab3.errors import Lab3Error
-from lab3.vocabulary import Criterion, Device
+from lab3.vocabulary import Criterion, Device, Until
 
 CRITERIA = get_args(Criterion)
 # Options that name a setting have its name, with two underscores for the dot.
 _OPTIONS = {
     "model__path": "--model", "model__output": "--output", "data__test": "--data", "data__train": "--train-data",
-    "prune__layer": "--layer", "prune__criterion": "--criterion",
+    "prune__layer": "--layer", "prune__criterion": "--criterion", "sweep__tolerance": "--tolerance",
+    "sweep__confidence": "--confidence", "sweep__until": "--until",
 }  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -125,6 +126,29 @@ variant_options = _together(
         "(sweep.shortcut=inferred).",
     ),
 )
+answer_options = _together(
+    click.option(
+        "--tolerance",
+        "sweep__tolerance",
+        type=float,
+        metavar="SHARE",
+        help="How much accuracy may fall, for as many channels as can be certified; 0.01 by default.",
+    ),
+    click.option(
+        "--confidence",
+        "sweep__confidence",
+        type=float,
+        metavar="SHARE",
+        help="Confidence of the certificate; 0.95 by default.",
+    ),
+    click.option(
+        "--until",
+        "sweep__until",
+        type=click.Choice(get_args(Until)),
+        help="Sweep all K, the default, or stop behind the first that cannot be certified.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON in place of the table."),
+)
 
 
 def parse_layer(layer: str) -> str | int:
@@ -144,7 +168,7 @@ def take_settings(options: Options) -> list[tuple[str, str]]:
     pairs = []
     for name, option in _OPTIONS.items():
         if (value := options.pop(name, None)) is not None:
-            text = value if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+            text = value if isinstance(value, int | float) else "'" + value.replace("'", "''") + "'"
             pairs.append((option, f"{name.replace('__', '.')}={text}"))
     pairs += [("--set", each) for each in options.pop("overrides", ())]
     pairs += [("", each) for each in options.pop("assignments", ())]

@@ -11,6 +11,7 @@ from lab3.app.cli.options import (
     TRACKING_FILE,
     Options,
     a_path,
+    answer_options,
     data_options,
     model_option,
     parse_layer,
@@ -30,6 +31,7 @@ EXPERIMENTS = Path(lab3.__file__).with_name("experiments")  # that the package s
 @model_option
 @data_options
 @variant_options
+@answer_options
 @starting_options
 def run_command(experiment: Path, **options: Any) -> None:
     """Run an experiment, a file or the name of one that lab3 ships: train or load its model, then sweep every K.
@@ -49,6 +51,7 @@ def run_command(experiment: Path, **options: Any) -> None:
 @click.argument("model__path", metavar="MODEL")
 @data_options
 @variant_options
+@answer_options
 @starting_options
 def sweep_command(**options: Any) -> None:
     """Sweep every K of a model file, without an experiment file.
@@ -114,6 +117,7 @@ def _start(experiment: Path | None, options: Options, *, kind: Any = "sweep") ->
     Where W&B starts a preempted one again under the same id, it goes on.
     """
     layers, criteria = [parse_layer(layer) for layer in options.pop("layers", ())], options.pop("criteria", ())
+    as_json = options.pop("as_json", False)
     settings = take_settings(options)
     is_one = len(layers) <= 1 and len(criteria) <= 1 and layers != ["all"]
     if is_one:
@@ -141,7 +145,7 @@ def _start(experiment: Path | None, options: Options, *, kind: Any = "sweep") ->
             done = start_run(config, session, kind=kind, **place)
         else:
             done = start_group(config, layers, criteria, session, **place)
-    show_result(done)
+    show_result(done, as_json=as_json)
 
 
 def find_experiment(path: Path) -> Path:

@@ -1,19 +1,20 @@
 """What a person sees: progress on stderr, results on stdout."""
 
+import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lab3.analysis.certificate import in_points
 from lab3.app.pipeline import Group
 from lab3.base.bars import Bars
 from lab3.base.progress import Advance
@@ -101,26 +102,59 @@ class TerminalProgress(Bars):
             yield advance
 
 
-def show_result(done: RunDir | Group) -> None:
-    """A table of a run's points or a group's runs, and the folder as the last line, on stdout."""
+def show_result(done: RunDir | Group, *, as_json: bool = False) -> None:
+    """A table of a run's points or a group's runs, the answer in a sentence, the folder as the last line, on stdout.
+
+    `as_json`: the summary and the folder in its place.
+    """
+    if as_json:
+        click.echo(json.dumps(_as_json(done), indent=2))
+        return
     if isinstance(done, Group):
         _show_runs(done)
     elif done.journal_jsonl.exists():
         _show_points(read_points(done))
+        click.echo(read_summary(done)["sentence"])
     click.echo(str(done.path))
 
 
+def _as_json(done: RunDir | Group) -> dict[str, Any]:
+    if isinstance(done, RunDir):
+        return {"path": str(done.path), **read_summary(done)}
+    certified = {label: each.summary() for label, each in done.certificates.items()}
+    return {
+        "path": str(done.path),
+        "certified": certified,
+        "runs": {label: _as_json(run) for label, run in done.runs.items()},
+    }
+
+
 def _show_runs(group: Group) -> None:
-    """Accuracy of each run at some shares of pruned channels."""
-    table = _new_table("run", "channels", *(f"{share:.0%} pruned" for share in _SHOWN_SHARES))
+    """Accuracy of each run at some shares of pruned channels, and how many of them can be pruned."""
+    shares = (f"{share:.0%} pruned" for share in _SHOWN_SHARES)
+    table = _new_table("run", "channels", *shares, "certified")
     for label, run in group.runs.items():
-        points = read_points(run)
+        points, summary, certificate = read_points(run), read_summary(run), group.certificates[label]
         label += " (inferred)" * points[0].is_inferred
-        n_channels = read_summary(run)["n_channels"]
-        shares = np.array([point.n_pruned / n_channels for point in points])
-        shown = [points[int(np.abs(shares - share).argmin())] for share in _SHOWN_SHARES]
-        table.add_row(Text(printable(label)), str(n_channels), *(f"{point.accuracy:.4f}" for point in shown))
+        shown = [_nearest(points, share, summary) for share in _SHOWN_SHARES]
+        accuracies = (f"{point.accuracy:.4f}" if point else "" for point in shown)
+        certified = f"{certificate.n_pruned} ({certificate.share:.0%})"
+        table.add_row(Text(printable(label)), str(summary["n_channels"]), *accuracies, certified)
     _print_table(table)
+    one = next(iter(group.certificates.values()))
+    click.echo(
+        f"certified: so many channels can be pruned and accuracy falls by at most {in_points(one.tolerance)}, for all "
+        f"runs at once ({100 * one.confidence:g} % confidence, {one.n_images:,} images)"
+    )
+
+
+def _nearest(points: Sequence[SweepPoint], share: float, summary: Mapping[str, Any]) -> SweepPoint | None:
+    """The point whose share of pruned channels is nearest; None behind the end of a sweep that stopped on its way."""
+    n_pruned = share * summary["n_channels"]
+    has_stopped = summary["until"] == "certified" and summary["certified"]["failed_k"] is not None
+    if has_stopped and n_pruned > points[-1].n_pruned:
+        return None
+    return min(points, key=lambda point: abs(point.n_pruned - n_pruned))
 
 
 def show_layers(layers: Sequence[LayerInfo]) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lab3.analysis.flips import are_consistent
+from lab3.app.pipeline.answers import due_steps
 from lab3.base.files import sha256_file
 from lab3.base.reading import differences, flatten
 from lab3.config import Config
@@ -86,14 +88,32 @@ def sweep_header(run: RunDir, manifest: Manifest) -> dict[str, Any]:
     return {**manifest.identity(), **hashes}
 
 
-def problems_of_points(
+def check_points(
+    config: Config,
     points: Sequence[SweepPoint],
     steps: Sequence[PruneStep],
     *,
     n_images: int,
     n_labels: int,
-    infers: bool,
     is_finished: bool = False,
+) -> tuple[Sequence[PruneStep], list[str]]:
+    """The steps that a run with these points must have, and what of its points it cannot have."""
+    about = (n_images, n_labels, config.sweep.shortcut == "inferred")
+    if config.sweep.until == "all":
+        return steps, _problems_of_points(points, steps, *about, is_finished)
+    if problems := _problems_of_points(points, steps, *about, False):
+        return steps, problems
+    due = due_steps(config, steps, points)
+    return due, _problems_of_points(points, due, *about, is_finished)
+
+
+def _problems_of_points(
+    points: Sequence[SweepPoint],
+    steps: Sequence[PruneStep],
+    n_images: int,
+    n_labels: int,
+    infers: bool,
+    is_finished: bool,
 ) -> list[str]:
     """What of a journal's points a sweep of `steps` cannot have, as `K=3 must be there once`."""
     pruned = {step.k: step.pruned_channels for step in steps}
@@ -101,17 +121,22 @@ def problems_of_points(
     problems = [f"K={k} must be there" for k in sorted(missing)]
     seen: set[int] = set()
     for point in points:
+        by_class = (point.class_correct, point.class_total, point.class_lost, point.class_gained)
         rules = {
             "be of the schedule": point.k in pruned,
             "be there once": point.k not in seen,
             "have the channels pruned that the ranking gives": point.pruned_channels == pruned.get(point.k),
-            f"be of {n_images} images": point.total == n_images,
+            f"be of {n_images} images": point.total == sum(point.class_total) == n_images,
             "be right for as many images as its classes": point.correct == sum(point.class_correct) <= point.total,
             "say what was inferred only where the run infers": point.is_inferred == infers,
-            f"have {n_labels} classes": len(point.class_correct) == n_labels,
+            f"have {n_labels} classes": set(map(len, by_class)) == {n_labels},
+            "name images that are there": max((*point.turned_wrong, *point.turned_right), default=0) < n_images,
             "have a confusion matrix of its classes": point.confusion is None
             or {len(point.confusion), *map(len, point.confusion)} == {n_labels},
         }
         problems += [f"K={point.k} must {rule}" for rule, is_kept in rules.items() if not is_kept]
         seen.add(point.k)
+    if points and not problems:
+        fits = zip(points, are_consistent(points), strict=True)
+        problems = [f"K={point.k} must have the counts that its turned images give" for point, fit in fits if not fit]
     return problems

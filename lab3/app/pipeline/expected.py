@@ -6,7 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from lab3.tracking.events import Asset, ChannelTable, Event, Tracker
+from lab3.tracking.events import Asset, ChannelTable, Event, LostTable, Tracker
 from lab3.tracking.offline import ShownRun
 from lab3.tracking.payloads import row_of, summary_of
 
@@ -52,9 +52,9 @@ class Expected(Tracker):
         if (row := row_of(event)) is not None:
             self.rows.append(row)
         self.summary |= summary_of(event)
-        if isinstance(event, ChannelTable):
+        if isinstance(event, ChannelTable | LostTable):
             # The name that W&B gives a table's artifact.
-            self.artifacts.add(f"run-{self.run_id}-channels")
+            self.artifacts.update(f"run-{self.run_id}-{name}" for name in summary_of(event))
         if isinstance(event, Asset):
             if event.artifact:
                 self.used.add(event.artifact)
@@ -90,7 +90,7 @@ class Expected(Tracker):
 
     def _is_in_summary(self, name: str, shown: ShownRun) -> bool:
         expected, found = self.summary[name], shown.summary.get(name)
-        if isinstance(expected, ChannelTable):
+        if isinstance(expected, ChannelTable | LostTable):
             return isinstance(found, Mapping) and found.get("path") in shown.files
         return bool(found == expected)
 

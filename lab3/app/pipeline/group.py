@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from itertools import count, product
 from pathlib import Path
 
+from lab3.analysis.certificate import Certificate
+from lab3.app.pipeline.answers import certify_runs
 from lab3.app.pipeline.checks import check_same_versions
 from lab3.app.pipeline.materials import fetch_inputs, load_configured_model, load_materials
 from lab3.app.pipeline.recipes import resume_run, start_run, with_absolute_paths
@@ -32,10 +34,11 @@ _EXPERIMENT_YAML, _GROUP_JSON = "experiment.yaml", "group.json"  # the second is
 
 @dataclass(frozen=True)
 class Group:
-    """The folder of a group and its runs, in order of layer and criterion."""
+    """The folder of a group and its runs, in order of layer and criterion, with what is certified of all at once."""
 
     path: Path
     runs: dict[str, RunDir]
+    certificates: dict[str, Certificate]
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,12 @@ class _Plan:
 
     config: Config
     choices: _Choices
+
+    @property
+    def shared_config(self) -> Config:
+        """What all runs of the group have: each has its part of the certificates' error."""
+        n_runs = len(self.choices.layers) * len(self.choices.criteria)
+        return with_settings(self.config, sweep={"n_compared": self.config.sweep.n_compared * n_runs})
 
     def write(self, path: Path) -> None:
         write_atomically(path / _EXPERIMENT_YAML, dump_config(self.config).encode())
@@ -99,7 +108,7 @@ def start_group(
             plan = _Plan(config, _Choices(tuple(indices), chosen, session.shared.artifacts))
             # What does not fit together shows before anything is written.
             with session.progress.stoppable():
-                first = _config_of(config, indices[0], chosen[0], (), "")
+                first = _config_of(plan.shared_config, indices[0], chosen[0], (), "")
                 load_materials(first, config.model.path, session)
         plan.write(folder.path)
         return _work(plan, folder.path, session)
@@ -130,7 +139,7 @@ def start_over(path: Path, session: Session) -> RunDir | Group:
 
 def _work(plan: _Plan, path: Path, session: Session) -> Group:
     """Every run of the group that is not finished, then the comparison."""
-    choices, config, group_id = plan.choices, plan.config, path.absolute().name
+    choices, config, group_id = plan.choices, plan.shared_config, path.absolute().name
     session.shared.layers, session.shared.artifacts = choices.layers, choices.artifacts
     first: RunDir | None = None
 
@@ -163,9 +172,11 @@ def _work(plan: _Plan, path: Path, session: Session) -> Group:
         swept = parse_schedule(config.sweep.schedule, layer.kernel.shape[-1])
         drawn = [k for k in config.sweep.feature_maps_k if k in swept]
         runs[label] = run_one(_config_of(config, index, criterion, drawn, group_id), label)
+    certificates = certify_runs(runs)
+    write_atomically(path / "certificates.csv", tables.certificates_csv(certificates))
     write_atomically(path / "comparison.csv", tables.comparison_csv(runs))
     draw_comparison(path, runs)
-    return Group(path, runs)
+    return Group(path, runs, certificates)
 
 
 def _plain(name: str, index: int) -> str:

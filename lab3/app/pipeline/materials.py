@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lab3.app.pipeline.answers import scores_on_training_images, why_nothing
 from lab3.app.pipeline.record import EventLog
 from lab3.app.pipeline.session import Session, Shared, with_settings
 from lab3.base.backend import load_backend
@@ -23,8 +24,6 @@ from lab3.record.manifest import Manifest, ModelFile, Source, Sources
 from lab3.record.rundir import RunDir
 from lab3.tracking import Mode
 from lab3.tracking.artifacts import PREFIX, fetch_artifact
-
-_WITH_TRAINING_SPLIT = ("digits", "cifar10")
 
 
 def fetch_inputs(config: Config, out: Path, mode: Mode, session: Session) -> Config:
@@ -134,8 +133,9 @@ def load_materials(config: Config, model_path: str | None, session: Session) -> 
     test = _load_data(config, config.data.test, "test", config.data.test_sha256, "", session)
     check_dataset(test, model.input_shape[1:], split.n_labels)
     preprocess.check(test.images_nhwc.shape[-1])
-    has_train = config.data.train is not None or config.data.test in _WITH_TRAINING_SPLIT
-    score_on_train = prune.score_on == "train" or (prune.score_on == "auto" and has_train)
+    if config.sweep.until == "certified" and (reason := why_nothing(config, len(test))):
+        raise ConfigError(f"sweep.until must be all where nothing can be certified, got certified: {reason}")
+    score_on_train = scores_on_training_images(config)
     train = None
     if model_path is None or score_on_train:
         source = config.data.train or config.data.test

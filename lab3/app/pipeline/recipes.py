@@ -19,6 +19,7 @@ from lab3.errors import RunStateError, StoppedError
 from lab3.record.manifest import Kind, Manifest, TrainedModel, hash_files, make_manifest, name_inputs, now
 from lab3.record.rundir import RunDir, claim_run, new_run_id, open_run
 from lab3.tracking import Mode, open_tracker
+from lab3.tracking.events import Alert
 
 _REMEDY = "put the file back, or start a new run"
 
@@ -135,6 +136,8 @@ def _compute(work: Work) -> None:
     finished = replace(work.manifest, finished_at=now(), elapsed_s=elapsed)
     _finish(work, finished, {"run_id": run.run_id, **summary})
     events.replay("results")
+    if "sentence" in summary:
+        events.log(Alert("sweep finished", summary["sentence"]))
 
 
 def _finish(work: Work, manifest: Manifest, summary: dict[str, Any]) -> None:

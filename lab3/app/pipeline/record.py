@@ -10,7 +10,7 @@ from lab3.config import Config
 from lab3.record import readers
 from lab3.record.rundir import RunDir
 from lab3.tracking import RunSettings, Tracker
-from lab3.tracking.events import Asset, ChannelTable, Event, Finished, MediaReady, RowEvent
+from lab3.tracking.events import Asset, ChannelTable, Event, Finished, LostTable, MediaReady, RowEvent
 from lab3.views.figures import channel_pictures
 
 Stage = Literal["epochs", "inputs", "channels", "points", "end", "results"]
@@ -110,11 +110,15 @@ def _points(run: RunDir) -> Iterator[Event]:
 
 
 def _end(run: RunDir, config: Config) -> Iterator[Event]:
-    """The channel table with the accuracy at every channel's K; accuracy curve and confusion matrices."""
+    """The channel table with the accuracy at every channel's K; the images lost first; curves and matrices."""
     if (run.figures / "accuracy_curve.png").exists():
         points = readers.read_points(run) if run.journal_jsonl.exists() else []
         yield from _table(run, config, {point.k: point.accuracy for point in points})
-        yield from _media(run, "accuracy_curve", *(f"confusion_k{point.k}" for point in points if point.confusion))
+        lost = readers.read_lost(run)
+        if lost.flips:
+            yield LostTable(lost, readers.read_class_names(run))
+        drawn = ["accuracy_curve", "class_accuracy", "flips"]
+        yield from _media(run, *drawn, *(f"confusion_k{point.k}" for point in points if point.confusion))
 
 
 def _results(run: RunDir, config: Config) -> Iterator[Event]:
@@ -122,11 +126,11 @@ def _results(run: RunDir, config: Config) -> Iterator[Event]:
     if not run.is_finished:
         return
     summary = readers.read_summary(run)
-    tables = [run.journal_jsonl, run.results_csv, run.metrics_csv, run.channels_csv, run.epochs_csv, run.summary_json]
-    others = [run.scores_csv, run.epochs_jsonl, run.config_yaml, run.predictions_npz]
-    named = [*tables, *others, *sorted(run.figures.glob("*.png"))]
+    tables = [run.journal_jsonl, run.results_csv, run.metrics_csv, run.certificate_csv, run.channels_csv]
+    others = [run.summary_json, run.scores_csv, run.epochs_jsonl, run.epochs_csv, run.config_yaml, run.predictions_npz]
+    named = [*tables, *others, run.lost_npz, *sorted(run.figures.glob("*.png"))]
     files = {path.relative_to(run.path).as_posix(): path for path in named if _is_own(path)}
-    facts = {"run": run.run_id, **{name: summary.get(name) for name in ("best", "baseline", "exact")}}
+    facts = {"run": run.run_id, **{name: summary.get(name) for name in ("certified", "best", "baseline", "exact")}}
     yield Asset("output", "results", f"results-{_allowed(run.run_id)}", facts, files)
     if run.read_manifest().kind == "train":
         yield from _media(run, "learning_curves")

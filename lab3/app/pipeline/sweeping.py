@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lab3.app.pipeline.checks import problems_of_points, sweep_header
+from lab3.analysis.certificate import in_points
+from lab3.analysis.flips import LostImages, first_flips
+from lab3.app.pipeline.answers import certify_run, due_steps, gather_evidence
+from lab3.app.pipeline.checks import check_points, sweep_header
 from lab3.app.pipeline.materials import Materials, Work
 from lab3.app.pipeline.session import timed
+from lab3.base.arrays import read_rows
 from lab3.base.backend import to_numpy
 from lab3.base.files import write_atomically
 from lab3.base.progress import Advance
@@ -27,15 +31,15 @@ from lab3.pruning.split import Split, split_model
 from lab3.record import readers, tables
 from lab3.record.journal import Journal, open_journal, read_lines
 from lab3.tracking.events import Alert
-from lab3.views.drawings import draw_confusion, draw_feature_maps
-from lab3.views.figures import about, plot_accuracy, save_figure
+from lab3.views.drawings import draw_feature_maps, draw_results
+from lab3.views.figures import about, image_pictures
 
-_MAX_CLASSES_SHOWN = 100
+_MAX_CLASSES_SHOWN, _N_LOST_SHOWN = 100, 24
 
 
 def sweep_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
     """Every missing point of the run, and all its files; returns the content of `summary.json`."""
-    run, config, materials, progress = work.run, work.config, work.materials, work.progress
+    config, materials, progress = work.config, work.materials, work.progress
     prune, test = config.prune, materials.test
     split = _split(materials, config, prune.layer)
     progress.say(
@@ -66,41 +70,58 @@ def sweep_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
             on_block=progress.stop_if_asked,
         )
 
-    with timed(elapsed, "sweep_s"), open_journal(run.journal_jsonl, sweep_header(run, work.manifest)) as journal:
+    with timed(elapsed, "sweep_s"):
+        points = _sweep(work, split, captured, steps)
+    return {**_write_results(work, split, points), "self_check": checked.summary()}
+
+
+def _sweep(work: Work, split: Split, captured: Capture, steps: Sequence[PruneStep]) -> list[SweepPoint]:
+    """Every point of the run; those that its journal lacks are computed."""
+    run, test, progress = work.run, work.materials.test, work.progress
+    with open_journal(run.journal_jsonl, sweep_header(run, work.manifest)) as journal:
         points = readers.points_of_rows(journal.rows, journal.path)
-        infers = config.sweep.shortcut == "inferred"
-        problems = problems_of_points(points, steps, n_images=len(test), n_labels=split.n_labels, infers=infers)
+        due, problems = check_points(work.config, points, steps, n_images=len(test), n_labels=split.n_labels)
         if problems:
             raise RunStateError(
                 f"{journal.path} has points that this sweep cannot have: {first_few(problems)}; start a new run"
             )
         work.events.replay("points")
-        with progress.bar("sweep", len(steps), "K") as advance:
+        with progress.bar("sweep", len(due), "K") as advance:
             advance(len(points), "")
-            _compute(work, split, captured, steps, journal, points, advance)
-    class_names = test.class_names or [str(label) for label in range(split.n_labels)]
+            _compute(work, split, captured, due, journal, points, advance)
     if is_about_chance(points[0], split.n_labels):
         progress.warn(
             f"the baseline accuracy is {points[0].accuracy:.4f}, about chance for {split.n_labels} classes: "
             "check data.scale, data.mean, data.std and the order of the classes"
         )
+    return points
+
+
+def _write_results(work: Work, split: Split, points: Sequence[SweepPoint]) -> dict[str, Any]:
+    """Tables and figures of all points; returns what they come to."""
+    run, config, test = work.run, work.config, work.materials.test
+    names = test.class_names or [str(label) for label in range(split.n_labels)]
     write_atomically(run.results_csv, tables.results_csv(points))
-    write_atomically(run.metrics_csv, tables.metrics_csv(points, class_names))
-    facts = _facts(config, test)
-    for point in points:
-        if point.confusion is not None:
-            draw_confusion(run, point, class_names, facts)
-    curve = plot_accuracy(points, split.layer_name, split.n_channels, facts=facts)
-    save_figure(curve, run.figure("accuracy_curve"))
+    write_atomically(run.metrics_csv, tables.metrics_csv(points, names))
+    flips = first_flips(points)[:_N_LOST_SHOWN]
+    rows = np.array([flip.image for flip in flips], int)
+    lost = LostImages(flips, test.labels_n[rows].tolist(), image_pictures(read_rows(test.images_nhwc, rows)))
+    if flips:
+        write_atomically(run.lost_npz, tables.lost_npz(lost))
+    evidence = gather_evidence(config, points, split.layer_name, split.n_channels, names)
+    certificate = certify_run(config, evidence)
+    if not points[0].is_inferred:
+        write_atomically(run.certificate_csv, tables.certificate_csv(points, certificate))
+    draw_results(run, evidence, certificate, lost, _facts(config, test))
     work.events.replay("end")
     layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
     settings = {
-        **prune.model_dump(exclude={"layer", "score_on"}),
-        "scored_on": materials.scored_on.source,
+        **config.prune.model_dump(exclude={"layer", "score_on"}),
+        "scored_on": work.materials.scored_on.source,
         "shortcut": config.sweep.shortcut,
+        "until": config.sweep.until,
     }
-    summary = tables.summarise(points, layer, settings, config.sweep.safe_drop)
-    return {**summary, "self_check": checked.summary()}
+    return tables.summarise(points, layer, settings, certificate)
 
 
 def _facts(config: Config, images: Dataset) -> str:
@@ -123,27 +144,26 @@ def _compute(
     points: list[SweepPoint],
     advance: Advance,
 ) -> None:
-    """Add every missing point to the journal, then to `points`, and log it."""
+    """Add every missing point to the journal, then to `points`, and log it.
+
+    With `until: certified` the first K that cannot be certified is the last.
+    """
     config, labels_n = work.config, work.materials.test.labels_n
-    done = {point.k for point in points}
     floor = config.tracking.alert_below
-    saves = config.sweep.save_predictions
-    predictions_kn = np.zeros((len(steps), len(labels_n)), np.uint16) if saves else None
+    # The journal does not hold predictions: they are computed again for points that it has.
+    predictions_kn = np.zeros((len(steps), len(labels_n)), np.uint16) if config.sweep.save_predictions else None
     for point in sweep_points(
         split,
         captured.features,
         labels_n,
         steps,
-        # The journal does not hold predictions: they are computed again for points that it has.
-        done=() if saves else done,
+        done=tuple(points),
         batch_size=config.sweep.batch_size,
         shortcut=config.sweep.shortcut,
         predictions_kn=predictions_kn,
         on_block=work.progress.stop_if_asked,
         confusion_k={0, *config.sweep.feature_maps_k} if split.n_labels <= _MAX_CLASSES_SHOWN else (),
     ):
-        if point.k in done:
-            continue
         journal.append(tables.row_of_point(point))
         points.append(point)
         work.events.log(point)
@@ -151,9 +171,15 @@ def _compute(
             text = f"accuracy {point.accuracy:.4f} before any channel is pruned, below {floor}"
             work.events.log(Alert("low baseline", text))
         advance(1, f"K={point.k} accuracy {point.accuracy:.4f}")
+        if len(due_steps(config, steps, points)) < len(steps):
+            work.progress.say(
+                f"the sweep ends at K={point.k}: that accuracy falls by at most {in_points(config.sweep.tolerance)} "
+                f"cannot be certified there ({point.n_lost:,} images lost, {point.n_gained:,} gained)"
+            )
+            break
     if predictions_kn is not None:
-        predictions = tables.predictions_npz([step.k for step in steps], predictions_kn, labels_n)
-        write_atomically(work.run.predictions_npz, predictions)
+        ks = [point.k for point in points]
+        write_atomically(work.run.predictions_npz, tables.predictions_npz(ks, predictions_kn[: len(ks)], labels_n))
 
 
 def _rank(work: Work, split: Split, captured: Capture) -> tuple[PruneStep, ...]:

@@ -7,7 +7,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from lab3.app.pipeline.checks import check_inputs, check_same_settings, input_files, problems_of_points, sweep_header
+from lab3.analysis.certificate import Certificate
+from lab3.app.pipeline.answers import certify_run, read_evidence
+from lab3.app.pipeline.checks import check_inputs, check_points, check_same_settings, input_files, sweep_header
 from lab3.base.files import sha256_file
 from lab3.base.reading import reading
 from lab3.config import Config
@@ -129,26 +131,28 @@ def _check_sweep(run: RunDir, config: Config, manifest: Manifest, found: Verifie
     if not points and not found.is_finished:
         return
     importance_c, pruned_importance_c = astuple(readers.read_capture(run)[1])
-    schedule = parse_schedule(config.sweep.schedule, len(importance_c))
+    n_channels, n_labels = len(importance_c), len(points[0].class_correct) if points else 0
+    schedule = parse_schedule(config.sweep.schedule, n_channels)
     steps = plan_pruning(importance_c, pruned_importance_c, schedule, config.prune.ranking)
-    problems = problems_of_points(
-        points,
-        steps,
-        n_images=manifest.data.test.n_images,
-        n_labels=len(points[0].class_correct) if points else 0,
-        infers=config.sweep.shortcut == "inferred",
-        is_finished=found.is_finished,
+    n_images = manifest.data.test.n_images
+    _, problems = check_points(
+        config, points, steps, n_images=n_images, n_labels=n_labels, is_finished=found.is_finished
     )
     found.problems += [f"journal.jsonl has points that its sweep cannot have: {first_few(problems)}"] * bool(problems)
     if found.is_finished:
+
+        def certificate() -> Certificate:
+            return certify_run(config, read_evidence(run, points))
+
         renderers = {
             "results.csv": lambda: tables.results_csv(points),
             "metrics.csv": lambda: tables.metrics_csv(points, readers.read_class_names(run)),
             "channels.csv": lambda: tables.channels_csv(channel_stats(importance_c, steps)),
         }
+        if config.sweep.shortcut != "inferred":
+            renderers["certificate.csv"] = lambda: tables.certificate_csv(points, certificate())
         _compare_tables(run, renderers, found)
-        layer = {"n_channels": len(importance_c)}
-        _compare_summary(run, lambda: tables.summarise(points, layer, {}, config.sweep.safe_drop), found)
+        _compare_summary(run, lambda: tables.summarise(points, {"n_channels": n_channels}, {}, certificate()), found)
 
 
 def _compare_tables(run: RunDir, renderers: Mapping[str, Callable[[], bytes]], found: Verified) -> None:

@@ -20,10 +20,10 @@ running all images.
   were inferred (`n_inferred`) and audited (`n_audited`), and its loss is an estimate with a standard error (`loss_se`).
 """
 
-from lab3.pruning.engine.point import SweepPoint, cross_entropy, is_about_chance, is_tied
+from lab3.pruning.engine.point import SweepPoint, cross_entropy, follow, is_about_chance, is_tied
 from lab3.pruning.engine.sweep import channel_losses, logits_of, sweep_points
 
 __all__ = [
-    "SweepPoint", "channel_losses", "cross_entropy", "is_about_chance", "is_tied", "logits_of",
+    "SweepPoint", "channel_losses", "cross_entropy", "follow", "is_about_chance", "is_tied", "logits_of",
     "sweep_points",
 ]  # fmt: skip

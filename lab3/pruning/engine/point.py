@@ -12,7 +12,9 @@ class SweepPoint:
     `top5_correct`: images whose label is among the 5 best classes. `class_correct`: correct images of each class.
     `n_changed`: images whose predicted class is not that of K = 0. `n_tied`: images whose two best scores differ by no
     more than rounding, so that their class may be another one elsewhere. `n_run`: images whose scores were computed.
-    `confusion`, where it was asked for: images of each class, by predicted class.
+    `class_total`: images of each class; `class_lost` of them were right at K = 0 and are wrong here, `class_gained` the
+    other way round. `turned_wrong` and `turned_right`: images, by number, that were not so at the K before; before the
+    first K all count as right. `confusion`, where it was asked for: images of each class, by predicted class.
 
     Without inference the last three are None, and the scores of images that were not run were known, as their input
     was that of an earlier K. With it, `n_inferred` images have a prediction that was neither computed nor known, which
@@ -29,6 +31,11 @@ class SweepPoint:
     n_changed: int
     n_tied: int
     n_run: int
+    class_total: tuple[int, ...]
+    class_lost: tuple[int, ...]
+    class_gained: tuple[int, ...]
+    turned_wrong: tuple[int, ...]
+    turned_right: tuple[int, ...]
     confusion: tuple[tuple[int, ...], ...] | None = None
     n_inferred: int | None = None
     n_audited: int | None = None
@@ -46,6 +53,16 @@ class SweepPoint:
         return len(self.pruned_channels)
 
     @property
+    def n_lost(self) -> int:
+        """Images right at K = 0 and wrong here."""
+        return sum(self.class_lost)
+
+    @property
+    def n_gained(self) -> int:
+        """Images wrong at K = 0 and right here."""
+        return sum(self.class_gained)
+
+    @property
     def is_inferred(self) -> bool:
         """True for a point of a run that infers predictions, though perhaps none at this K."""
         return self.n_inferred is not None
@@ -54,6 +71,14 @@ class SweepPoint:
     def accuracy(self) -> float:
         """Top-1 accuracy in 0..1."""
         return self.correct / self.total
+
+
+def follow(right_n: np.ndarray, point: SweepPoint) -> np.ndarray:
+    """Which images are right at `point`, bool `(N,)`, from those that are at the K before."""
+    after_n = right_n.copy()
+    after_n[list(point.turned_wrong)] = False
+    after_n[list(point.turned_right)] = True
+    return after_n
 
 
 def is_about_chance(point: SweepPoint, n_labels: int) -> bool:

@@ -8,7 +8,7 @@ from lab3.base.arrays import blocks_of
 from lab3.pruning.engine.bisect import run_bisected
 from lab3.pruning.engine.block import Block, BlockScores
 from lab3.pruning.engine.bounds import Bounds, LineExceededError
-from lab3.pruning.engine.point import SweepPoint, cross_entropy
+from lab3.pruning.engine.point import SweepPoint, cross_entropy, follow
 from lab3.pruning.engine.tally import Calibration, Tally
 from lab3.pruning.rank import PruneStep
 from lab3.pruning.split import Split
@@ -24,42 +24,37 @@ def sweep_points(
     labels_n: np.ndarray,
     steps: Sequence[PruneStep],
     *,
-    done: Collection[int] = (),
+    done: Sequence[SweepPoint] = (),
     batch_size: int = 2000,
     shortcut: Shortcut = "unchanged",
     predictions_kn: np.ndarray | None = None,
     confusion_k: Collection[int] = (),
     on_block: Callable[[], None] = lambda: None,
 ) -> Iterator[SweepPoint]:
-    """The points of `steps` whose K is not in `done`, in their order; nothing is printed or written.
+    """The points of `steps` that `done`, of the same sweep, lacks, in their order; nothing is printed or written.
 
     `features` are those of `capture`; `labels_n` int `(N,)`; `batch_size` images are held on the device at a time.
-    `predictions_kn`, uint16 `(len(steps), N)`, is filled with the predicted classes if given; points at K in
-    `confusion_k` have a confusion matrix. `on_block` is called before each block of images and may raise. Raises
-    `ModelError` if an output is not finite.
+    `predictions_kn`, uint16 `(len(steps), N)`, is filled with the predicted classes if given, for which what is done is
+    computed again; points at K in `confusion_k` have a confusion matrix. `on_block` is called before each block of
+    images and may raise. Raises `ModelError` if an output is not finite.
     """
     engine = _Engine(split, features, labels_n, steps, batch_size, shortcut, on_block)
-    baseline_n: np.ndarray | None = None
+    known = {point.k: point for point in done}
+    unpruned_n: np.ndarray | None = None  # right at K = 0
+    before_n = np.ones(len(labels_n), bool)  # right at the K before
     for block in _k_blocks(len(steps)):
-        if all(steps[i].k in done for i in block):
-            continue
-        if baseline_n is None:
-            baseline_n = engine.predict_unpruned()
-        calibration = engine.calibrate(block)
-        about = (labels_n, baseline_n, split.n_labels, len(block))
-        try:
-            tally = Tally(*about, infers=shortcut == "inferred", calibration=calibration)
-            for rows, scores in engine.run(block, calibration):
-                tally.add(rows, scores)
-        except LineExceededError:
-            tally = Tally(*about, infers=True)
-            for rows, scores in engine.run(block):
-                tally.add(rows, scores)
-        if predictions_kn is not None:
-            predictions_kn[block.start : block.stop] = tally.predicted_kn
-        for number, i in enumerate(block):
-            if steps[i].k not in done:
-                yield tally.point(number, steps[i], steps[i].k in confusion_k)
+        tally = None
+        if predictions_kn is not None or any(steps[i].k not in known for i in block):
+            tally = engine.tally(block)
+            if predictions_kn is not None:
+                predictions_kn[block.start : block.stop] = tally.predicted_kn
+        for number, step in enumerate(steps[block.start : block.stop]):
+            fresh = None if step.k in known else tally
+            right_n = follow(before_n, known[step.k]) if fresh is None else fresh.right(number)
+            unpruned_n = right_n if step.k == 0 else unpruned_n
+            if fresh is not None:
+                yield fresh.point(number, step, unpruned_n, before_n, step.k in confusion_k)
+            before_n = right_n
 
 
 def channel_losses(
@@ -117,12 +112,30 @@ class _Engine:
         on_block: Callable[[], None],
     ) -> None:
         self._on_block = on_block
+        self._predicted_n: np.ndarray | None = None  # the class of each image with no channel pruned
         self._split, self._features, self._labels_n, self._steps = split, features, labels_n, steps
         self._n_images, self._batch_size = len(labels_n), min(batch_size, len(labels_n))
+        self._infers = shortcut == "inferred"
         # Where a quarter of the images would be calibration, nothing is gained.
-        self._shortcut = "unchanged" if shortcut == "inferred" and self._n_images < 4 * _N_CALIBRATION else shortcut
+        self._shortcut = "unchanged" if self._infers and self._n_images < 4 * _N_CALIBRATION else shortcut
 
-    def predict_unpruned(self) -> np.ndarray:
+    def tally(self, indices: range) -> Tally:
+        """The steps of `indices`, run; once more and without inferring where a line did not hold."""
+        if self._predicted_n is None:
+            self._predicted_n = self._predict_unpruned()
+        about = (self._labels_n, self._predicted_n, self._split.n_labels, len(indices))
+        calibration = self.calibrate(indices)
+        try:
+            tally = Tally(*about, infers=self._infers, calibration=calibration)
+            for rows, scores in self.run(indices, calibration):
+                tally.add(rows, scores)
+        except LineExceededError:
+            tally = Tally(*about, infers=True)
+            for rows, scores in self.run(indices):
+                tally.add(rows, scores)
+        return tally
+
+    def _predict_unpruned(self) -> np.ndarray:
         """The class predicted for each image with no channel pruned, `(N,)`."""
         blocks = (self._block([PruneStep(0, ())], rows) for rows in blocks_of(self._n_images, self._batch_size))
         return np.concatenate([block.run_all(0).argmax(axis=1) for block in blocks])

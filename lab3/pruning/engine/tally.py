@@ -85,31 +85,56 @@ class Tally:
         total = self._loss_k[number] + (n_images / n - 1) * missed_n.sum()
         return float(total) / n_images, float(np.sqrt((1 - n / n_images) * missed_n.var(ddof=1) / n))
 
-    def point(self, number: int, step: PruneStep, with_confusion: bool = False) -> SweepPoint:
+    def right(self, number: int) -> np.ndarray:
+        """True where the predicted class is the label, `(N,)`."""
+        right_n: np.ndarray = self.predicted_kn[number] == self._labels_n
+        return right_n
+
+    def point(
+        self,
+        number: int,
+        step: PruneStep,
+        unpruned_n: np.ndarray | None,
+        before_n: np.ndarray,
+        with_confusion: bool = False,
+    ) -> SweepPoint:
+        """The point of a step; `before_n` says which images are right at the K before, `unpruned_n` which are at K = 0.
+
+        Where the schedule lacks K = 0 that is None, and taken from the baseline.
+        """
         if not np.isfinite(self._loss_k[number]):
             raise ModelError(
                 f"the model's scores must be finite, got NaN or infinity at K={step.k}; check weights and data.scale"
             )
+        if unpruned_n is None:
+            unpruned_n = self._baseline_n == self._labels_n
         loss, loss_se = self._estimate_loss(number)
-        predicted_n = self.predicted_kn[number]
+        predicted_n, right_n = self.predicted_kn[number], self.right(number)
         confusion = None
         if with_confusion:
             pairs = np.bincount(self._labels_n * self._n_labels + predicted_n, minlength=self._n_labels**2)
             confusion = tuple(tuple(row) for row in pairs.reshape(self._n_labels, self._n_labels).tolist())
-        right_labels = self._labels_n[predicted_n == self._labels_n]
         return SweepPoint(
             k=step.k,
             pruned_channels=step.pruned_channels,
-            correct=len(right_labels),
+            correct=int(right_n.sum()),
             total=len(self._labels_n),
             loss=loss,
             top5_correct=int(self._top5_k[number]),
-            class_correct=tuple(np.bincount(right_labels, minlength=self._n_labels).tolist()),
+            class_correct=self._by_class(right_n),
             n_changed=int((predicted_n != self._baseline_n).sum()),
             n_tied=int(self._n_tied_k[number]),
             n_run=int(self._n_run_k[number]),
+            class_total=self._by_class(np.ones_like(right_n)),
+            class_lost=self._by_class(unpruned_n & ~right_n),
+            class_gained=self._by_class(right_n & ~unpruned_n),
+            turned_wrong=tuple(np.flatnonzero(before_n & ~right_n).tolist()),
+            turned_right=tuple(np.flatnonzero(right_n & ~before_n).tolist()),
             confusion=confusion,
             n_inferred=int(self._n_inferred_k[number]) if self._infers else None,
             n_audited=int(self._n_audited_k[number]) if self._infers else None,
             loss_se=loss_se,
         )
+
+    def _by_class(self, images_n: np.ndarray) -> tuple[int, ...]:
+        return tuple(np.bincount(self._labels_n[images_n], minlength=self._n_labels).tolist())

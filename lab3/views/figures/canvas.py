@@ -8,7 +8,11 @@ from typing import Any
 from lab3.base.files import replacing
 from lab3.errors import printable
 
-BLUE, ORANGE, GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
+BLUE, ORANGE, GREY, GREEN = "#1f5fa8", "#d9730d", "#8a8a8a", "#1a7f4b"
+# Okabe and Ito's colors, which people with any color vision tell apart, without the yellow that is lost on white.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
+_LINES = ("-", "--", ":", "-.")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _LONGEST_NAME = 40
 
 
@@ -66,3 +70,16 @@ def new_figure(width: float, height: float) -> Any:
 def new_axes(width: float, height: float) -> Any:
     """The axes of a new figure, in inches."""
     return new_figure(width, height).subplots()
+
+
+def curve_style(number: int, n_curves: int, n_points: int) -> dict[str, Any]:
+    """How curve `number` of several is drawn: its own color and pair of line and marker, so different in grey too."""
+    spacing = max(1, n_points // 8)
+    return {
+        "color": _COLORS[number % len(_COLORS)],
+        "linestyle": _LINES[number % len(_LINES)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "markevery": (number * spacing // n_curves, spacing),
+        "markersize": 4.5,
+        "linewidth": 1.5,
+    }

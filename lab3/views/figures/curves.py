@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from lab3.analysis.band import accuracy_band
+from lab3.analysis.certificate import Certificate, in_points, observe
 from lab3.inputs.training import Epoch, best_epoch
 from lab3.pruning.engine import SweepPoint
 from lab3.views.figures.canvas import (
     BLUE,
+    GREEN,
     GREY,
     ORANGE,
+    curve_style,
     new_axes,
     new_figure,
     plain,
@@ -20,34 +24,39 @@ from lab3.views.figures.canvas import (
     short,
 )
 
-# Okabe and Ito's colors, which people with any color vision tell apart, without the yellow that is lost on white.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
-_LINES = ("-", "--", ":", "-.")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-
 
 def plot_accuracy(
-    points: Sequence[SweepPoint], layer_name: str, n_channels: int, axes: Any = None, facts: str = ""
+    points: Sequence[SweepPoint],
+    layer_name: str,
+    n_channels: int,
+    axes: Any = None,
+    facts: str = "",
+    certificate: Certificate | None = None,
 ) -> Any:
-    """The accuracy curve over K; where more than K channels are pruned, a second curve over the channels so pruned.
+    """The accuracy curve over K with the band of all K at once and chance; what is certified and observed is marked.
 
-    The title has `facts` of `about`, and says where predictions were inferred.
+    Where more than K channels are pruned, a second curve stands over the channels so pruned. The title has `facts` of
+    `about` and the certificate's sentence, and says where predictions were inferred; then there is no band.
     Returns the matplotlib figure. `axes`: draw there instead of on a new figure.
     """
-    axes = axes if axes is not None else new_axes(8, 5)
+    axes = axes if axes is not None else new_axes(8, 5.6)
     ks = [point.k for point in points]
     accuracies = [point.accuracy for point in points]
-    marker = "." if len(points) <= 64 else ""
-    axes.plot(ks, accuracies, color=BLUE, linewidth=1.6, marker=marker, label="by K, the number asked for")
+    style = {"linewidth": 1.6, "marker": "." if len(points) <= 64 else ""}
+    has_surplus = any(point.n_pruned != point.k for point in points)
+    axes.plot(ks, accuracies, color=BLUE, **style, label="by K, the number asked for" if has_surplus else "accuracy")
     axes.set_xlabel(f"K, pruned channels of {n_channels}")
-    if any(point.n_pruned != point.k for point in points):
+    if has_surplus:
         pruned = [point.n_pruned for point in points]
-        axes.plot(
-            pruned, accuracies, color=ORANGE, linewidth=1.6, linestyle="--", marker=marker,
-            label="by channels actually pruned",
-        )  # fmt: skip
+        axes.plot(pruned, accuracies, color=ORANGE, linestyle="--", **style, label="by channels actually pruned")
         axes.set_xlabel(f"pruned channels of {n_channels}")
-        axes.legend(frameon=False)
+    confidence = certificate.confidence if certificate else 0.95
+    if not points[0].is_inferred:
+        low_k, high_k = accuracy_band(points, confidence)
+        label = f"{100 * confidence:g} % band of all K at once"
+        axes.fill_between(ks, low_k, high_k, color=BLUE, alpha=0.18, linewidth=0, label=label)
+    chance = 1 / len(points[0].class_correct)
+    axes.axhline(chance, color=GREY, linewidth=0.9, linestyle="-.", zorder=0, label=f"chance, {chance:.3g}")
     if points[0].n_pruned == 0:
         axes.axhline(accuracies[0], color=GREY, linewidth=0.8, linestyle=":", zorder=0)
         axes.annotate(
@@ -60,6 +69,9 @@ def plot_accuracy(
             color="#555555",
             fontsize=9,
         )
+    if certificate is not None:
+        _mark(axes, points, certificate)
+    axes.legend(framealpha=0.9, edgecolor="none", fontsize=8, loc="lower left")
     axes.set_xlim(0, n_channels)
     axes.set_ylim(0, min(1.04, max(accuracies) * 1.08))
     axes.set_ylabel("test accuracy")
@@ -67,9 +79,22 @@ def plot_accuracy(
     if points[0].is_inferred:
         highest = max(point.n_inferred or 0 for point in points)
         text.append(f"inferred, not exact: up to {highest:,} predictions a K were not computed")
+    if certificate is not None:
+        text.append(certificate.sentence)
     set_title(axes, *text)
     axes.grid(alpha=0.25)
     return axes.figure
+
+
+def _mark(axes: Any, points: Sequence[SweepPoint], certificate: Certificate) -> None:
+    """Lines at the K that is certified and at the one that is observed."""
+    fall = in_points(certificate.tolerance)
+    if certificate.n_pruned:
+        label = f"certified: K = {certificate.k}, at most {fall} ({100 * certificate.confidence:g} % confidence)"
+        axes.axvline(certificate.k, color=GREEN, linewidth=1.4, label=label)
+    if observed := observe(points, certificate.tolerance):
+        label = f"observed: K = {observed.k}, at most {fall} on these images"
+        axes.axvline(observed.k, color=ORANGE, linewidth=1.4, linestyle=":", label=label)
 
 
 def plot_comparison(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, facts: str = "") -> Any:
@@ -80,17 +105,8 @@ def plot_comparison(curves: Mapping[str, Sequence[tuple[float, float]]], title: 
     n_rows = min(len(curves), 26)
     axes = new_axes(9, max(5.5, 0.19 * n_rows + 1))
     for number, (label, curve) in enumerate(curves.items()):
-        spacing = max(1, len(curve) // 8)
-        axes.plot(
-            *zip(*curve, strict=True),
-            color=_COLORS[number % len(_COLORS)],
-            linestyle=_LINES[number % len(_LINES)],
-            marker=_MARKERS[number % len(_MARKERS)],
-            markevery=(number * spacing // len(curves), spacing),
-            markersize=4.5,
-            linewidth=1.5,
-            label=plain(short(label)),
-        )
+        style = curve_style(number, len(curves), len(curve))
+        axes.plot(*zip(*curve, strict=True), **style, label=plain(short(label)))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, min(1.04, 1.08 * max(accuracy for curve in curves.values() for _, accuracy in curve)))
     axes.set_xlabel("share of the layer's channels pruned")
