@@ -25,17 +25,20 @@ test-wheel:  ## build the wheel, install it in a fresh environment, run the quic
 test-shared:  ## run the tests on CIFAR-10 and the trained VGG-16 beside the checkout (minutes)
 	$(PYTHON) -m pytest -q -m shared
 
+test-slow:  ## compact every layer of large networks, load compact models without lab3 (minutes)
+	$(PYTHON) -m pytest -q -m slow
+
 test-online:  ## run the tests of W&B in trouble, against a stand-in server (minutes)
 	$(PYTHON) -m pytest -q -m online
 
 test-chaos:  ## kill, cut, fill and start twice, send every hostile file through the command line (minutes)
 	$(PYTHON) -m pytest -q -m chaos
 
-test-graphs:  ## hold 200 random graphs against the slow reference (minutes)
-	LAB3_GRAPHS=200 $(PYTHON) -m pytest -q -n auto tests/test_random_models.py
+test-graphs:  ## hold 200 random graphs against the slow reference, and compact them (minutes)
+	LAB3_GRAPHS=200 $(PYTHON) -m pytest -q -n auto tests/test_random_models.py tests/test_compact.py
 
 NUMERICAL = tests/test_split.py tests/test_class_scores.py tests/test_selfcheck.py tests/test_random_models.py \
-  tests/test_criteria.py tests/test_notebook.py tests/test_backends.py
+  tests/test_criteria.py tests/test_notebook.py tests/test_backends.py tests/test_compact.py
 GRAPHS ?= 24
 test-jax:  ## run the numerical tests on JAX (pip install -e '.[test,jax]' first); a short form: GRAPHS=3
 	KERAS_BACKEND=jax LAB3_GRAPHS=$(GRAPHS) $(PYTHON) -m pytest -q -n auto $(NUMERICAL)
@@ -73,5 +76,5 @@ check-code: lint types dead-code spelling docs-check  ## everything but the test
 
 check: check-code test  ## everything a commit must pass
 
-.PHONY: help install format lint types test test-wheel test-shared test-online test-chaos test-graphs test-jax test-torch \
+.PHONY: help install format lint types test test-wheel test-shared test-slow test-online test-chaos test-graphs test-jax test-torch \
   test-newest fuzz docs docs-check site dead-code spelling check-code check

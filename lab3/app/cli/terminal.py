@@ -106,7 +106,7 @@ def show_result(done: RunDir | Group) -> None:
 
 def _show_runs(group: Group) -> None:
     """Accuracy of each run at some shares of pruned channels."""
-    table = _new_table("run", "channels", *(f"{share:.0%} pruned" for share in _SHOWN_SHARES))
+    table = new_table("run", "channels", *(f"{share:.0%} pruned" for share in _SHOWN_SHARES))
     for label, run in group.runs.items():
         points = read_points(run)
         label += " (inferred)" * points[0].is_inferred
@@ -114,24 +114,24 @@ def _show_runs(group: Group) -> None:
         shares = np.array([point.n_pruned / n_channels for point in points])
         shown = [points[int(np.abs(shares - share).argmin())] for share in _SHOWN_SHARES]
         table.add_row(Text(printable(label)), str(n_channels), *(f"{point.accuracy:.4f}" for point in shown))
-    _print_table(table)
+    print_table(table)
 
 
 def show_layers(layers: Sequence[LayerInfo]) -> None:
     """A table of layers, the one that would be pruned marked."""
-    table = _new_table("index", "layer", "class", "output shape", "parameters", "")
+    table = new_table("index", "layer", "class", "output shape", "parameters", "")
     for layer in layers:
         shape = "x".join("N" if size is None else str(size) for size in layer.output_shape or ())
         mark, style = ("<- pruned", "bold") if layer.is_pruned else ("", None)
         name, n_parameters = Text(printable(layer.name)), f"{layer.n_parameters:,}"
         table.add_row(str(layer.index), name, layer.class_name, shape, n_parameters, mark, style=style)
-    _print_table(table)
+    print_table(table)
     click.echo(f"{len(layers)} layers, {sum(layer.n_parameters for layer in layers):,} parameters")
 
 
 def _show_points(points: Sequence[SweepPoint]) -> None:
     infers = points[0].is_inferred
-    table = _new_table(
+    table = new_table(
         "K", "pruned", "correct", "accuracy", "change", *(["est. loss", "inferred"] if infers else ["loss"])
     )
     for point in _spread(points):
@@ -141,7 +141,7 @@ def _show_points(points: Sequence[SweepPoint]) -> None:
             [f"{point.loss:.4f} ±{point.loss_se:.4f}", f"{point.n_inferred:,}"] if infers else [f"{point.loss:.4f}"]
         )
         table.add_row(*counts, *losses)
-    _print_table(table)
+    print_table(table)
     if infers:
         click.echo("inferred, not exact: that many predictions were not computed; without --infer all counts are exact")
 
@@ -154,14 +154,16 @@ def _spread(points: Sequence[SweepPoint]) -> list[SweepPoint]:
     return [points[round(number * last / (_SHOWN_POINTS - 1))] for number in range(_SHOWN_POINTS)]
 
 
-def _print_table(table: Table) -> None:
+def print_table(table: Table) -> None:
+    """Print `table` on stdout."""
     # Where nobody's screen ends, nothing needs to be cut.
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def _new_table(*titles: str) -> Table:
+def new_table(*titles: str) -> Table:
+    """A table with these columns, numbers on the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    left = ("layer", "class", "output shape", "run", "")
+    left = ("layer", "class", "output shape", "run", "figure", "")
     for title in titles:
         table.add_column(title, justify="left" if title in left else "right", no_wrap=True)
     return table
