@@ -84,8 +84,8 @@ class Sweep:
         proof = prove_compact(split, compact, point.pruned_channels, images_nhwc, labels_n, _preprocess)
         if abs(proof.correct - point.correct) > point.n_tied + (point.n_inferred or 0):
             raise ModelError(
-                f"the model must have the weights that were swept, got {proof.correct} images right at K={k}, and "
-                f"{point.correct} in the sweep; sweep again"
+                f"the model must have the weights that were swept, got {proof.correct} right of {proof.n_images} at "
+                f"K={k}, and {point.correct} in the sweep; sweep again"
             )
         return compact
 
