@@ -103,7 +103,7 @@ def _choose_point(run: RunDir, k: int | str | None) -> tuple[SweepPoint, str]:
         why = "which prunes nothing" if k == 0 else "which is not of the run"
         raise ConfigError(
             f"--k must be a K of the run's schedule from {min(points)} to {max(points)} and above 0, got {k} "
-            f"({chosen_by}), {why}; give another, as --k 100"
+            f"({chosen_by}), {why}; give another, as --k observed or --k 100"
         )
     return points[k], chosen_by
 
@@ -172,7 +172,7 @@ def _write(
     if proof.correct != choice.point.correct and plan.pruned_channels == choice.point.pruned_channels:
         session.progress.warn(
             f"the compact model is right for {proof.correct:,} images, the sweep counted {choice.point.correct:,}: "
-            "scores of the others are tied, or the sweep inferred them"
+            "those scores are tied, or the sweep inferred them or was computed with other versions"
         )
     return compaction
 

@@ -54,7 +54,8 @@ def choose_constant_channels(anatomy: Anatomy, reads: Sequence[Read], lost: Sequ
                 break
             chosen.append(int(channels[np.square(missing).sum(axis=0).argmax()]))
         if len(chosen) == len(lost):
-            refuse(read.step, "reads constants that need as many channels as are pruned", _other_effect(anatomy))
+            remedy = f"prune more channels, {_other_effect(anatomy)}"
+            refuse(read.step, "reads constants that need as many channels as are pruned", remedy)
     if chosen and anatomy.effect == "remove":
         _check_silence(anatomy)
     return tuple(sorted(chosen))
