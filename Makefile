@@ -31,13 +31,14 @@ test-online:  ## run the tests of W&B in trouble, against a stand-in server (min
 test-chaos:  ## kill, cut, fill and start twice, send every hostile file through the command line (minutes)
 	$(PYTHON) -m pytest -q -m chaos
 
-test-graphs:  ## hold 200 random graphs, and networks of keras.applications, against the slow reference (minutes)
-	LAB3_GRAPHS=200 $(PYTHON) -m pytest -q -n auto -m 'large or not large' tests/test_random_models.py tests/test_applications.py
+test-graphs:  ## hold 200 random graphs, and networks of keras.applications, against the slow reference, and compact them (minutes)
+	LAB3_GRAPHS=200 $(PYTHON) -m pytest -q -n auto -m 'large or not large' \
+	  tests/test_random_models.py tests/test_applications.py tests/test_compact.py tests/test_compact_runs.py
 
 test-all: test test-wheel test-shared test-online test-chaos test-graphs  ## everything on TensorFlow (hours)
 
 NUMERICAL = tests/test_split.py tests/test_class_scores.py tests/test_selfcheck.py tests/test_random_models.py \
-  tests/test_criteria.py tests/test_notebook.py tests/test_backends.py
+  tests/test_criteria.py tests/test_notebook.py tests/test_backends.py tests/test_compact.py
 GRAPHS ?= 24
 test-jax:  ## run the numerical tests on JAX (pip install -e '.[test,jax]' first); a short form: GRAPHS=3
 	KERAS_BACKEND=jax LAB3_GRAPHS=$(GRAPHS) $(PYTHON) -m pytest -q -n auto $(NUMERICAL)

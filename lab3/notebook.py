@@ -10,9 +10,10 @@ import numpy as np
 from lab3.analysis.certificate import Certificate, Evidence, certify, find_obstacle
 from lab3.arguments import Arguments, check_arguments, check_data, check_model, named_as_arguments
 from lab3.base.bars import open_progress
-from lab3.errors import ConfigError
+from lab3.errors import ConfigError, ModelError
 from lab3.inputs.model_files import check_weights, load_model
 from lab3.pruning.capture import capture, image_weights
+from lab3.pruning.compact import compact_model, prove_compact
 from lab3.pruning.engine import SweepPoint, is_about_chance, sweep_points
 from lab3.pruning.rank import ChannelStats, channel_stats, plan_pruning
 from lab3.pruning.schedule import parse_schedule
@@ -53,6 +54,7 @@ class Sweep:
     channels: list[ChannelStats]
     mean_map_hwc: np.ndarray
     self_check: SelfCheck
+    _swept: tuple[Split, np.ndarray, np.ndarray]  # with images and labels
 
     def __repr__(self) -> str:
         first, *_, last = [*self.points.values()] * 2
@@ -71,6 +73,25 @@ class Sweep:
         is_number = isinstance(k, int | np.integer)
         hint = f"the nearest is at({min(ks, key=lambda each: abs(each - k))})" if is_number else "give an integer"
         raise ConfigError(f"at(K) must be given a K of the schedule ({_shown(ks)}), got {k!r}; {hint}")
+
+    def compact(self, k: int) -> Any:
+        """The Keras model without the channels pruned at `k`, not compiled; see docs/compact.md.
+
+        It is first held against the model with masked channels, on all images of the sweep. Raises `ConfigError` if K
+        was not swept, `ModelError` where a layer does not allow it, or the model is no longer the one that was swept.
+
+        >>> result.compact(100).save("smaller.keras")  # doctest: +SKIP
+        """
+        point = self.at(k)
+        split, images_nhwc, labels_n = self._swept
+        compact = compact_model(split.anatomy, point.pruned_channels)
+        proof = prove_compact(split, compact, point.pruned_channels, images_nhwc, labels_n, _preprocess)
+        if abs(proof.correct - point.correct) > point.n_tied + (point.n_inferred or 0):
+            raise ModelError(
+                f"the model must have the weights that were swept, got {proof.correct} right of {proof.n_images} at "
+                f"K={k}, and {point.correct} in the sweep; sweep again"
+            )
+        return compact
 
     def certify(self, tolerance: float = 0.01, confidence: float = 0.95, n_compared: int = 1) -> Certificate:
         """How many channels can be pruned so that accuracy on other images falls by at most `tolerance`, a share.
@@ -195,6 +216,7 @@ def _sweep(
         channel_stats(scores.importance_c, steps),
         captured.mean_map_hwc,
         checked,
+        (split, images_nhwc, labels_n),
     )
 
 

@@ -312,6 +312,20 @@ def test_a_point_by_its_k(toy_model: Any, toy_images: Any) -> None:
         result.points[3]
 
 
+def test_a_compact_model_of_a_point(toy_model: Any, toy_images: Any) -> None:
+    images_nhwc, labels_n = toy_images
+    result = lab3.sweep(toy_model, images_nhwc, labels_n)
+    compact = result.compact(2)
+    # Channels 2 and 3 are left: class 0 gets the one, class 1 the other.
+    assert keras.ops.convert_to_numpy(compact(images_nhwc)).tolist() == [[10, 8], [1, 0], [0, 4], [1, 4]]
+    assert compact.get_layer("conv").filters == 2
+    with pytest.raises(ConfigError, match=r"at\(K\) must be given a K of the schedule"):
+        result.compact(9)
+    toy_model.get_layer("scores").bias.assign([9, 0])
+    with pytest.raises(ModelError, match="the model must have the weights that were swept, got 1 right of 4 at K=2"):
+        result.compact(2)
+
+
 def test_what_is_shown_is_short(toy_model: Any, toy_images: Any) -> None:
     result = lab3.sweep(toy_model, *toy_images)
     assert repr(result) == (

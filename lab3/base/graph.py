@@ -43,6 +43,8 @@ class Graph:
     output_slot: int
     input_shape: tuple[int | None, ...]
     output_shape: tuple[int | None, ...]
+    input_name: str
+    input_dtype: str
 
     def feed(self, images_nhwc: Any) -> Any:
         """`images_nhwc` as the model's input: a model of 2-D inputs gets images of one color channel without it."""
@@ -67,9 +69,9 @@ def flatten_model(model: Any) -> Graph:
     walk = _Walk()
     (input_slot,) = walk.new_slots(1)
     (output_slot,) = walk.unroll(model, (input_slot,))
-    return Graph(
-        tuple(walk.steps), input_slot, output_slot, tuple(model.inputs[0].shape), tuple(model.outputs[0].shape)
-    )
+    images, output = model.inputs[0], model.outputs[0]
+    shapes = tuple(images.shape), tuple(output.shape)
+    return Graph(tuple(walk.steps), input_slot, output_slot, *shapes, images.name, images.dtype)
 
 
 def check_is_graph(model: Any) -> None:
@@ -87,13 +89,19 @@ def run_steps(steps: Iterable[Step], values: Values) -> Values:
 
     values = dict(values)
     for step in steps:
-        args, kwargs = step.node.arguments.fill_in({key: values[slot] for key, slot in step.inputs})
-        if isinstance(step.layer, keras.layers.Layer):
-            # As `model(images, training=False)` does; random layers would otherwise take their own default, True.
-            kwargs = {**kwargs, "training": False}
-        outputs = keras.tree.flatten(step.layer(*args, **kwargs))
-        values.update(zip(step.outputs, outputs, strict=True))
+        # As `model(images, training=False)` does; random layers would otherwise take their own default, True.
+        options = {"training": False} if isinstance(step.layer, keras.layers.Layer) else {}
+        values.update(call_layer(step, step.layer, values, **options))
     return values
+
+
+def call_layer(step: Step, layer: Any, values: Values, **options: Any) -> Values:
+    """The outputs of `layer` by their slots, called with `options` besides on what `step` calls its own layer on."""
+    import keras
+
+    args, kwargs = step.node.arguments.fill_in({key: values[slot] for key, slot in step.inputs})
+    outputs = keras.tree.flatten(layer(*args, **{**kwargs, **options}))
+    return dict(zip(step.outputs, outputs, strict=True))
 
 
 def is_of_keras(layer: Any) -> bool:

@@ -120,7 +120,7 @@ class Manifest:
     def changed_versions(self, device: str) -> list[str]:
         """What computes here and is not what computed then, as `keras was '3.15.1', now '3.16.0'`."""
         then = _computing(self.lab3, self.device, self.versions)
-        return differences(then, _computing(lab3.__version__, device, _versions()))
+        return differences(then, _computing(lab3.__version__, device, current_versions()))
 
 
 def make_manifest(kind: Kind, config: Mapping[str, Any], device: str, model: ModelFile, data: Sources) -> Manifest:
@@ -134,7 +134,7 @@ def make_manifest(kind: Kind, config: Mapping[str, Any], device: str, model: Mod
         model=model,
         data=data,
         device=device,
-        versions=_versions(),
+        versions=current_versions(),
         machine={"system": platform.system(), "processor": platform.machine(), "n_cpus": os.cpu_count()},
         environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         git_commit=_git_commit(),
@@ -158,13 +158,15 @@ def signed(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def hash_files(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a run by its name in the run's folder.
 
-    Left out are the manifest itself, what belongs to W&B's client, and hidden files, which a kill can leave.
+    Left out are the manifest itself, compact models, which have hashes of their own, what belongs to W&B's client, and
+    what is hidden, which a kill can leave.
     """
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {
         name.as_posix(): sha256_file(folder / name)
         for name in names
-        if name.parts[0] not in ("manifest.json", "wandb") and not name.name.startswith(".")
+        if name.parts[0] not in ("manifest.json", "compact", "wandb")
+        and not any(part.startswith(".") for part in name.parts)
     }
 
 
@@ -180,7 +182,8 @@ def _computing(lab3_version: str, device: str, versions: Mapping[str, str]) -> d
     return {name: found.get(name) for name in names}
 
 
-def _versions() -> dict[str, str]:
+def current_versions() -> dict[str, str]:
+    """Python, Keras with its backend, and the packages that results or files can depend on."""
     packages = {name: version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **backend_versions(), **packages}
 

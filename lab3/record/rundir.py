@@ -38,6 +38,7 @@ class RunDir:
         self.scores_csv = path / "scores.csv"
         self.summary_json = path / "summary.json"
         self.figures = path / "figures"
+        self.compact = path / "compact"
 
     @property
     def is_finished(self) -> bool:

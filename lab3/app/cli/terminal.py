@@ -132,7 +132,7 @@ def _as_json(done: RunDir | Group) -> dict[str, Any]:
 def _show_runs(group: Group) -> None:
     """Accuracy of each run at some shares of pruned channels, and how many of them can be pruned."""
     shares = (f"{share:.0%} pruned" for share in _SHOWN_SHARES)
-    table = _new_table("run", "channels", *shares, "certified")
+    table = new_table("run", "channels", *shares, "certified")
     for label, run in group.runs.items():
         points, summary, certificate = read_points(run), read_summary(run), group.certificates[label]
         label += " (inferred)" * points[0].is_inferred
@@ -140,7 +140,7 @@ def _show_runs(group: Group) -> None:
         accuracies = (f"{point.accuracy:.4f}" if point else "" for point in shown)
         certified = f"{certificate.n_pruned} ({certificate.share:.0%})"
         table.add_row(Text(printable(label)), str(summary["n_channels"]), *accuracies, certified)
-    _print_table(table)
+    print_table(table)
     one = next(iter(group.certificates.values()))
     click.echo(
         f"certified: so many channels can be pruned and accuracy falls by at most {in_points(one.tolerance)}, for all "
@@ -159,19 +159,19 @@ def _nearest(points: Sequence[SweepPoint], share: float, summary: Mapping[str, A
 
 def show_layers(layers: Sequence[LayerInfo]) -> None:
     """A table of layers, the one that would be pruned marked."""
-    table = _new_table("index", "layer", "class", "output shape", "parameters", "")
+    table = new_table("index", "layer", "class", "output shape", "parameters", "")
     for layer in layers:
         shape = "x".join("N" if size is None else str(size) for size in layer.output_shape or ())
         mark, style = ("<- pruned", "bold") if layer.is_pruned else ("", None)
         name, n_parameters = Text(printable(layer.name)), f"{layer.n_parameters:,}"
         table.add_row(str(layer.index), name, layer.class_name, shape, n_parameters, mark, style=style)
-    _print_table(table)
+    print_table(table)
     click.echo(f"{len(layers)} layers, {sum(layer.n_parameters for layer in layers):,} parameters")
 
 
 def _show_points(points: Sequence[SweepPoint]) -> None:
     infers = points[0].is_inferred
-    table = _new_table(
+    table = new_table(
         "K", "pruned", "correct", "accuracy", "change", *(["est. loss", "inferred"] if infers else ["loss"])
     )
     for point in _spread(points):
@@ -181,7 +181,7 @@ def _show_points(points: Sequence[SweepPoint]) -> None:
             [f"{point.loss:.4f} ±{point.loss_se:.4f}", f"{point.n_inferred:,}"] if infers else [f"{point.loss:.4f}"]
         )
         table.add_row(*counts, *losses)
-    _print_table(table)
+    print_table(table)
     if infers:
         click.echo("inferred, not exact: that many predictions were not computed; without --infer all counts are exact")
 
@@ -194,14 +194,16 @@ def _spread(points: Sequence[SweepPoint]) -> list[SweepPoint]:
     return [points[round(number * last / (_SHOWN_POINTS - 1))] for number in range(_SHOWN_POINTS)]
 
 
-def _print_table(table: Table) -> None:
+def print_table(table: Table) -> None:
+    """Print `table` on stdout."""
     # Where nobody's screen ends, nothing needs to be cut.
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def _new_table(*titles: str) -> Table:
+def new_table(*titles: str) -> Table:
+    """A table with these columns, numbers on the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    left = ("layer", "class", "output shape", "run", "")
+    left = ("layer", "class", "output shape", "run", "figure", "")
     for title in titles:
         table.add_column(title, justify="left" if title in left else "right", no_wrap=True)
     return table

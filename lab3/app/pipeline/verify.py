@@ -18,6 +18,7 @@ from lab3.inputs.training import best_epoch
 from lab3.pruning.rank import channel_stats, plan_pruning
 from lab3.pruning.schedule import parse_schedule
 from lab3.record import readers, tables
+from lab3.record.compaction import PROOF_JSON, read_compaction
 from lab3.record.journal import check_header, read_lines
 from lab3.record.manifest import Manifest, hash_files
 from lab3.record.rundir import RunDir, open_run
@@ -71,6 +72,9 @@ def verify_run(path: Path) -> Verified:
         with found.collecting():
             check_same_settings(run, manifest, config)
         _check_inputs(run, config, manifest, found)
+        if run.compact.exists():
+            with found.collecting():
+                _check_compaction(run, manifest, found)
         if manifest.kind == "train" or run.epochs_jsonl.exists():
             with found.collecting():
                 _check_training(run, manifest, found)
@@ -83,8 +87,24 @@ def verify_run(path: Path) -> Verified:
 def _check_hashes(run: RunDir, manifest: Manifest, found: Verified) -> None:
     if manifest.files is None:
         found.remarks.append("the manifest has no hashes of the files, as an earlier lab3 made it: tables are checked")
-    recorded, hashes = manifest.files or {}, hash_files(run.path)
-    found.n_files = len(hashes.keys() & recorded.keys())
+    _compare_hashes(manifest.files or {}, hash_files(run.path), found)
+
+
+def _check_compaction(run: RunDir, manifest: Manifest, found: Verified) -> None:
+    """The compact model's files against the hashes in its proof, which is covered by a checksum of its own."""
+    compaction = read_compaction(run)
+    if (compaction.run_id, compaction.model) != (run.run_id, manifest.model.sha256):
+        found.problems.append(f"{run.compact.name}/{PROOF_JSON} is of another model or run, {compaction.run_id}")
+    hashes = {name: value for name, value in hash_files(run.compact).items() if name != PROOF_JSON}
+
+    def in_folder(each: Mapping[str, str]) -> dict[str, str]:
+        return {f"{run.compact.name}/{name}": sha256 for name, sha256 in each.items()}
+
+    _compare_hashes(in_folder(compaction.files), in_folder(hashes), found)
+
+
+def _compare_hashes(recorded: Mapping[str, str], hashes: Mapping[str, str], found: Verified) -> None:
+    found.n_files += len(hashes.keys() & recorded.keys())
     found.remarks += [
         f"{name} is not of the run: the manifest does not name it" for name in hashes if name not in recorded
     ]

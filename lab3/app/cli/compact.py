@@ -1,0 +1,98 @@
+"""The command that writes smaller models: compact."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lab3.app.cli.options import a_path, computing_options
+from lab3.errors import counted, printable
+
+
+def _parse_k(_context: click.Context, _option: click.Parameter, text: str | None) -> int | str | None:
+    if text in (None, "certified", "observed"):
+        return text
+    if not text.isdigit():
+        raise click.BadParameter(f"must be a number of channels, certified or observed, got {text!r}")
+    return int(text)
+
+
+@click.command("compact")
+@click.argument("run", type=a_path)
+@click.option(
+    "--k",
+    metavar="K|certified|observed",
+    callback=_parse_k,
+    help="Which point of the sweep; by default the certified K. `observed` is no promise for other images.",
+)
+@click.option(
+    "--round-to",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Keep some of the pruned channels, the most important ones, so that the layer's width is a multiple of N.",
+)
+@computing_options
+@click.option("--json", "as_json", is_flag=True, help="Print what proof.json holds.")
+def compact_command(run: Path, k: int | str | None, round_to: int | None, device: Any, as_json: bool) -> None:
+    """Write the smaller model of a finished sweep, without the channels pruned at K: RUN/compact/model.keras and .h5.
+
+    It is a plain Keras model that gives exactly what the model with masked channels gives. Both are compared on all
+    test images first: a model with another prediction, or a logit that differs by more than rounding, is not written,
+    and the command ends with 65, as it does where a layer does not allow it. Both are measured side by side;
+    proof.json has all figures. The last line printed is the folder.
+
+    \b
+    Examples:
+      lab3 compact runs/vgg16_cifar10-20260101-120000-ab12
+      lab3 compact runs/digits-1 --k 8 --round-to 8
+    """
+    from lab3.app.cli.terminal import TerminalProgress
+    from lab3.app.pipeline import Session, compact_run
+
+    with TerminalProgress() as progress:
+        folder, compaction = compact_run(run, Session(progress, device), k=k, round_to=round_to)
+    if as_json:
+        click.echo(json.dumps(asdict(compaction), indent=2))
+    else:
+        _show(compaction)
+        click.echo(str(folder))
+
+
+def _show(compaction: Any) -> None:
+    """A table of what the compact model saves, and the proof."""
+    from rich.text import Text
+
+    from lab3.app.cli.terminal import new_table, print_table
+
+    before, after = compaction.before, compaction.after
+    figures: list[tuple[str, float, float, str]] = [
+        (f"channels of {printable(compaction.layer)}", before.n_channels, after.n_channels, ",d"),
+        ("parameters", before.parameters, after.parameters, ",d"),
+        ("multiply-adds of an image", before.multiply_adds, after.multiply_adds, ",d"),
+        ("bytes of the .keras file", before.file_bytes, after.file_bytes, ",d"),
+        ("peak activation bytes", before.peak_activation_bytes, after.peak_activation_bytes, ",d"),
+    ]
+    for ours, theirs in zip(before.speeds, after.speeds, strict=True):
+        batch = f"batch {ours.batch_size} on {compaction.device}"
+        figures.append((f"ms, {batch}", ours.seconds * 1000, theirs.seconds * 1000, ",.2f"))
+        figures.append((f"images/s, {batch}", ours.images_per_second, theirs.images_per_second, ",.0f"))
+    table = new_table("figure", "before", "after", "share")
+    for name, ours, theirs, form in figures:
+        table.add_row(Text(name), f"{ours:{form}}", f"{theirs:{form}}", f"{theirs / ours:.0%}" if ours else "")
+    print_table(table)
+    proof, n_constant = compaction.proof, len(compaction.constant_channels)
+    click.echo("multiply-adds are counted once, in convolutions and dense layers; times are medians, taken in turns")
+    if n_constant:
+        click.echo(f"{counted(n_constant, 'channel')} of the smaller layer have no weights and hold constants")
+    if compaction.rounding:
+        click.echo(compaction.rounding)
+    if before.parameters <= after.parameters or before.multiply_adds <= after.multiply_adds:
+        click.echo("this layer does not pay: what widens its output again costs more than its channels save")
+    tied = f" ({proof.n_tied:,} others are tied)" * bool(proof.n_tied)
+    click.echo(
+        f"proof: K={compaction.k} ({compaction.chosen_by}), {proof.n_equal:,} of {proof.n_images:,} predictions "
+        f"equal{tied}, largest logit difference {proof.largest_difference:.1e} of the largest logit; "
+        f"{proof.correct:,} images right"
+    )

@@ -1,0 +1,71 @@
+"""`compact/proof.json`: where a compact model came from, what it was held against, what it costs."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from lab3.base.files import encode_json
+from lab3.base.reading import parse, reading
+from lab3.pruning.compact.cost import Speed
+from lab3.pruning.compact.proof import Proof
+from lab3.record.manifest import Source, signed
+from lab3.record.rundir import RunDir
+from lab3.vocabulary import Effect
+
+PROOF_JSON = "proof.json"
+
+
+@dataclass(frozen=True)
+class Measures:
+    """A model as it is written and as it runs: channels of the layer, costs, bytes of its `.keras` file, speeds."""
+
+    n_channels: int
+    parameters: int
+    multiply_adds: int
+    peak_activation_bytes: int
+    file_bytes: int
+    speeds: tuple[Speed, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compaction:
+    """The content of `proof.json`.
+
+    `chosen_by`: what K is, `certified`, `observed` or `k` where it was given. `model`: SHA-256 of the file with all
+    channels. `pruned_channels` are out, but for `constant_channels`, which hold constants. `rounding`: what
+    `--round-to` costs, in words. `files`: SHA-256 by name in the folder.
+    """
+
+    run_id: str
+    created_at: str
+    lab3: str
+    versions: dict[str, str]
+    device: str
+    model: str
+    data: Source
+    layer: str
+    effect: Effect
+    k: int
+    chosen_by: str
+    pruned_channels: tuple[int, ...]
+    constant_channels: tuple[int, ...]
+    rounding: str | None
+    proof: Proof
+    before: Measures
+    after: Measures
+    files: dict[str, str]
+
+    def encode(self) -> bytes:
+        """The file, which ends with the checksum of all else in it."""
+        return encode_json(signed(asdict(self)))
+
+
+def read_compaction(run: RunDir) -> Compaction:
+    """What `proof.json` of the run's compact model says. Raises `RunStateError` if it is missing or damaged."""
+    path = run.compact / PROOF_JSON
+    with reading(path, f"make it again with `lab3 compact {run.path}`"):
+        values = json.loads(path.read_bytes())
+        if signed(values) != values:
+            raise ValueError("its checksum does not fit")
+        del values["sha256"]
+        [compaction] = parse(Compaction, [values])
+        return compaction
