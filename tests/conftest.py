@@ -206,7 +206,7 @@ def few_digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Arguments that have an experiment of the digits train on 200 of them and test on 100."""
     path = tmp_path_factory.mktemp("digits") / "few.npz"
     train, test = load_dataset("digits", "train"), load_dataset("digits", "test")
-    arrays = {"x_train": train.images_nhwc[:200], "y_train": train.labels_n[:200]}
+    arrays: dict[str, Any] = {"x_train": train.images_nhwc[:200], "y_train": train.labels_n[:200]}
     np.savez(path, **arrays, x_test=test.images_nhwc[:100], y_test=test.labels_n[:100])
     return "--data", str(path), "--train-data", str(path)
 

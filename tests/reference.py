@@ -127,3 +127,18 @@ def shake(model: Any, seed: int = 0) -> Any:
         elif weight.path.endswith(("gamma", "moving_variance")):
             weight.assign(rng.uniform(0.5, 2, weight.shape))
     return model
+
+
+def normalise(model: Any, images_nhwc: np.ndarray) -> None:
+    """Give every BatchNormalization the statistics of `images_nhwc` and a random shift.
+
+    Deep networks with random weights otherwise answer the same to every image.
+    """
+    import keras
+
+    rng = np.random.default_rng(0)
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in layers:
+        layer.momentum = 0.0
+        layer.beta.assign(rng.normal(0, 0.3, layer.beta.shape))
+    model(images_nhwc, training=True)

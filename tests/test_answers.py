@@ -13,7 +13,7 @@ from click.testing import Result
 
 from lab3.inputs.model_files import save_model
 from lab3.record.journal import read_journal
-from tests.test_verify import edit_json, edit_point
+from tests.folders import edit_json, edit_point
 
 SENTENCE = (
     "1 of 4 channels of conv can be removed: accuracy falls by at most 2 points (95 % confidence, 400 images). "

@@ -19,22 +19,9 @@ from lab3.pruning.layers import find_layer
 from lab3.pruning.rank import plan_pruning
 from lab3.pruning.split import split_model
 from tests.graphs import balance
-from tests.reference import AS_REPORTED, literal_sweep
+from tests.reference import AS_REPORTED, literal_sweep, normalise
 
 CONCATENATE = "(Concatenate) follows, which neither keeps channels apart nor is a Dense or Conv2D"
-
-
-def normalise(model: Any, images_nhwc: np.ndarray) -> None:
-    """Give every BatchNormalization the statistics of `images_nhwc` and a random shift.
-
-    Deep networks with random weights otherwise answer the same to every image.
-    """
-    rng = np.random.default_rng(0)
-    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    for layer in layers:
-        layer.momentum = 0.0
-        layer.beta.assign(rng.normal(0, 0.3, layer.beta.shape))
-    model(images_nhwc, training=True)
 
 
 def resnet(**settings: Any) -> Any:

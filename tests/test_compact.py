@@ -26,8 +26,7 @@ from lab3.pruning.compact import (
 from lab3.pruning.layers import prunable_layers
 from lab3.pruning.split import split_model
 from tests.random_models import N_CHANNELS, random_model
-from tests.reference import shake
-from tests.test_applications import normalise
+from tests.reference import normalise, shake
 
 N_GRAPHS = int(os.environ.get("LAB3_GRAPHS", "12"))
 PRUNED = (1, 2, 5, 6, 7)
@@ -252,14 +251,14 @@ def test_layers_of_16_bits_keep_their_policies() -> None:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        model = make(lambda x: pooled(same(layers.Add()([normed(x), layers.Conv2D(8, 1)(x)]))))
+        model = make(lambda x: pooled(same(layers.Add(name="sum")([normed(x), layers.Conv2D(8, 1)(x)]))))
     finally:
         keras.config.set_dtype_policy(before)
     compact, _, difference = compare(examine_model(model, "pruned", effect="zero_weights"), PRUNED, images_for(model))
     assert difference <= 1e-2
     policies = {layer.name: layer.dtype_policy.name for layer in compact.layers}
     assert all(policies[layer.name] == layer.dtype_policy.name for layer in model.layers[1:])
-    assert policies["add_input_0"] == "mixed_float16"
+    assert policies["sum_input_0"] == "mixed_float16"
 
 
 def test_nothing_pruned_is_the_model_itself() -> None:

@@ -80,7 +80,9 @@ def test_the_screen_shows_what_is_saved_and_ends_with_the_folder(own: Path, invo
     assert rows["channels of conv2d_1"] == ["32", str(32 - certified), f"{(32 - certified) / 32:.0%}"]
     assert {"parameters", "multiply-adds of an image", "bytes of the .keras file", "peak activation bytes"} <= set(rows)
     assert {"ms, batch 1 on cpu", "images/s, batch 1 on cpu", "ms, batch 256 on cpu"} <= set(rows)
-    assert proof.startswith(f"proof: K={certified} (certified), 445 of 445 predictions equal, largest logit difference ")
+    assert proof.startswith(
+        f"proof: K={certified} (certified), 445 of 445 predictions equal, largest logit difference "
+    )
     assert folder == str(own / "compact")
 
 
@@ -115,8 +117,8 @@ def test_bad_input_writes_nothing(name: str, own: Path, invoke: Callable[..., Re
 def test_without_a_certificate_a_k_must_be_given(toy: Path, invoke: Callable[..., Result]) -> None:
     result = invoke("compact", toy)
     assert result.exit_code == 78 and " ".join(result.output.split()).endswith(
-        "--k certified must be a K that prunes a channel, got none, because a tolerance of 0.01 needs at least 299 images, "
-        "got 4; give more images, or a tolerance of at least 0.527. Give a K, as --k 100 or --k observed"
+        "--k certified must be a K that prunes a channel, got none, because a tolerance of 0.01 needs at least 299 "
+        "images, got 4; give more images, or a tolerance of at least 0.53. Give a K, as --k 100 or --k observed"
     )
     assert invoke("compact", toy, "--k", "observed").exit_code == 0
     assert json.loads((toy / "compact" / "proof.json").read_text())["pruned_channels"] == [0]

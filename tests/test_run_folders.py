@@ -118,7 +118,7 @@ def test_no_code_of_a_run_folder_runs(run: Path) -> None:
     for name in ("__init__.py", "__main__.py"):
         (run / "wandb" / name).write_text("open('ran', 'w')")
     # A real start, by the command that pip installs: `python -m` would look into the current folder.
-    command = [Path(sys.executable).with_name("lab3"), "resume", ".", "--mode", "offline"]
+    command: list[str | Path] = [Path(sys.executable).with_name("lab3"), "resume", ".", "--mode", "offline"]
     result = subprocess.run(command, cwd=run, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert not (run / "ran").exists()

@@ -16,7 +16,16 @@ def read_back(folder: Path) -> list[dict[str, Any]]:
     (file,) = run.glob("run-*.wandb")
     # What `wandb leet inspect --json` calls, without the seconds in which Python imports W&B's client to call it.
     core = Path(wandb.__file__).with_name("bin") / "wandb-core"
-    command = [core, "leet", "inspect", "--no-observability", "--json", "--run-file", file, run.parent]
+    command: list[str | Path] = [
+        core,
+        "leet",
+        "inspect",
+        "--no-observability",
+        "--json",
+        "--run-file",
+        file,
+        run.parent,
+    ]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [json.loads(line) for line in lines.splitlines()]
 
