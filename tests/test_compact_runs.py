@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 
 import lab3
-from lab3.app.pipeline import compacting
+from lab3.app.pipeline import compact_folder, compacting
 from lab3.base.files import sha256_file
 from lab3.inputs.data import load_dataset
 from lab3.inputs.preprocess import Preprocessing
@@ -29,7 +29,7 @@ from tests.conftest import shared_file
 
 @pytest.fixture(autouse=True)
 def _quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compacting, "_TIMING_S", 0.0)
+    monkeypatch.setattr(compact_folder, "TIMING_S", 0.0)
 
 
 def test_a_run_gets_its_compact_model_with_a_proof(own: Path, invoke: Callable[..., Result]) -> None:
@@ -38,14 +38,15 @@ def test_a_run_gets_its_compact_model_with_a_proof(own: Path, invoke: Callable[.
     printed, written = json.loads(result.stdout), json.loads((own / "compact" / "proof.json").read_text())
     assert printed == {name: value for name, value in written.items() if name != "sha256"}
     point = read_journal(own / "journal.jsonl")[8]
-    assert (written["k"], written["chosen_by"], written["pruned_channels"]) == (8, "k", point["pruned_channels"])
+    (layer,) = written["layers"]
+    assert (written["k"], written["chosen_by"], layer["pruned_channels"]) == (8, "k", point["pruned_channels"])
     assert written["model"] == json.loads((own / "manifest.json").read_text())["model"]["sha256"]
     proof = written["proof"]
     assert (proof["n_images"], proof["n_equal"], proof["n_tied"]) == (point["total"], point["total"], 0)
     assert proof["correct"] == point["correct"] and proof["largest_difference"] <= 1e-5
 
     before, after = written["before"], written["after"]
-    assert (before["n_channels"], after["n_channels"], written["constant_channels"]) == (32, 24, [])
+    assert (before["n_channels"], after["n_channels"], layer["constant_channels"]) == (32, 24, [])
     # Behind the layer of 16 x 9 weights a channel: normalisation, and 4 x 4 positions that 64 units read.
     assert before["parameters"] - after["parameters"] == 8 * (16 * 9 + 1 + 4 + 16 * 64)
     assert before["multiply_adds"] - after["multiply_adds"] == 8 * (64 * 16 * 9 + 16 * 64)
@@ -94,7 +95,7 @@ def test_a_rounded_width_says_what_it_costs_and_takes_the_place_of_the_earlier_m
     assert result.exit_code == 0, result.output
     assert "--round-to 5 keeps 10 channels in place of 8: 2 fewer are pruned, 2,346 more parameters" in result.stdout
     written = json.loads((own / "compact" / "proof.json").read_text())
-    assert (written["k"], len(written["pruned_channels"]), written["after"]["n_channels"]) == (24, 22, 10)
+    assert (written["k"], len(written["layers"][0]["pruned_channels"]), written["after"]["n_channels"]) == (24, 22, 10)
     assert invoke("verify", own).exit_code == 0
 
 
@@ -121,7 +122,7 @@ def test_without_a_certificate_a_k_must_be_given(toy: Path, invoke: Callable[...
         "images, got 4; give more images, or a tolerance of at least 0.53. Give a K, as --k 100 or --k observed"
     )
     assert invoke("compact", toy, "--k", "observed").exit_code == 0
-    assert json.loads((toy / "compact" / "proof.json").read_text())["pruned_channels"] == [0]
+    assert json.loads((toy / "compact" / "proof.json").read_text())["layers"][0]["pruned_channels"] == [0]
 
 
 def test_other_inputs_and_unfinished_runs_are_refused(own: Path, invoke: Callable[..., Result]) -> None:

@@ -16,7 +16,7 @@ PROOF_JSON = "proof.json"
 
 @dataclass(frozen=True)
 class Measures:
-    """A model as it is written and as it runs: channels of the layer, costs, bytes of its `.keras` file, speeds."""
+    """A model as it is written and as it runs: channels of the layers in question, costs, bytes of its file, speeds."""
 
     n_channels: int
     parameters: int
@@ -26,13 +26,28 @@ class Measures:
     speeds: tuple[Speed, ...]
 
 
+@dataclass(frozen=True)
+class PrunedLayer:
+    """A layer whose `pruned_channels` are out, but for `constant_channels`, which stay to hold constants."""
+
+    name: str
+    n_channels: int
+    pruned_channels: tuple[int, ...]
+    constant_channels: tuple[int, ...] = ()
+
+    @property
+    def n_kept(self) -> int:
+        """Channels of the smaller layer."""
+        return self.n_channels - len(self.pruned_channels) + len(self.constant_channels)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Compaction:
     """The content of `proof.json`.
 
-    `chosen_by`: what K is, `certified`, `observed` or `k` where it was given. `model`: SHA-256 of the file with all
-    channels. `pruned_channels` are out, but for `constant_channels`, which hold constants. `rounding`: what
-    `--round-to` costs, in words. `files`: SHA-256 by name in the folder.
+    `k`: of the sweep, None where a whole network was compressed. `chosen_by`: what K is, `certified`, `observed` or
+    `k` where it was given; `budget` for a whole network. `model`: SHA-256 of the file with all channels. `rounding`:
+    what `--round-to` costs, in words. `files`: SHA-256 by name in the folder.
     """
 
     run_id: str
@@ -42,12 +57,10 @@ class Compaction:
     device: str
     model: str
     data: Source
-    layer: str
     effect: Effect
-    k: int
+    layers: tuple[PrunedLayer, ...]
+    k: int | None
     chosen_by: str
-    pruned_channels: tuple[int, ...]
-    constant_channels: tuple[int, ...]
     rounding: str | None
     proof: Proof
     before: Measures

@@ -67,8 +67,9 @@ def _show(compaction: Any) -> None:
     from lab3.app.cli.terminal import new_table, print_table
 
     before, after = compaction.before, compaction.after
+    layers = printable(", ".join(layer.name for layer in compaction.layers))
     figures: list[tuple[str, float, float, str]] = [
-        (f"channels of {printable(compaction.layer)}", before.n_channels, after.n_channels, ",d"),
+        (f"channels of {layers}", before.n_channels, after.n_channels, ",d"),
         ("parameters", before.parameters, after.parameters, ",d"),
         ("multiply-adds of an image", before.multiply_adds, after.multiply_adds, ",d"),
         ("bytes of the .keras file", before.file_bytes, after.file_bytes, ",d"),
@@ -82,7 +83,7 @@ def _show(compaction: Any) -> None:
     for name, ours, theirs, form in figures:
         table.add_row(Text(name), f"{ours:{form}}", f"{theirs:{form}}", f"{theirs / ours:.0%}" if ours else "")
     print_table(table)
-    proof, n_constant = compaction.proof, len(compaction.constant_channels)
+    proof, n_constant = compaction.proof, sum(len(layer.constant_channels) for layer in compaction.layers)
     click.echo("multiply-adds are counted once, in convolutions and dense layers; times are medians, taken in turns")
     if n_constant:
         click.echo(f"{counted(n_constant, 'channel')} of the smaller layer have no weights and hold constants")
