@@ -204,7 +204,7 @@ def _sweep(
     with progress.bar("sweep", len(steps), "K") as advance:
         for point in found:
             points[point.k] = point
-            if is_about_chance(point, split.n_labels):
+            if point.k == 0 and is_about_chance(point.accuracy, split.n_labels):
                 warnings.warn(_chance_warning(point, split.n_labels, images_nhwc), stacklevel=3)
             advance(1, f"K={point.k} accuracy {point.accuracy:.4f}")
     return Sweep(

@@ -10,6 +10,7 @@ Criterion = Literal[
     "mean_activation", "mean_absolute", "maximum", "standard_deviation", "apoz", "filter_l1", "filter_l2", "fpgm",
     "batchnorm_scale", "taylor", "oracle", "random",
 ]  # fmt: skip
+Cost = Literal["flops", "parameters", "bytes", "latency"]
 Device = Literal["auto", "cpu", "gpu"]
 Effect = Literal["remove", "zero_weights"]
 Measured = Literal["activation", "output", "before_activation"]

@@ -7,7 +7,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from lab3.errors import ConfigError
 from lab3.pruning.schedule import check_schedule_form
-from lab3.vocabulary import Architecture, Average, Bias, Color, Criterion, Effect, Measured, Ranking, Shortcut, Until
+from lab3.vocabulary import (
+    Architecture,
+    Average,
+    Bias,
+    Color,
+    Cost,
+    Criterion,
+    Effect,
+    Measured,
+    Ranking,
+    Shortcut,
+    Until,
+)
 
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -119,6 +131,14 @@ class SweepSection(Section):
         return schedule
 
 
+class CompressSection(Section):
+    """Of `lab3 compress`: channels of all layers for a budget of accuracy."""
+
+    budget: Annotated[float, Field(gt=0, lt=1)] = 0.01  # the most accuracy that may be lost, certified
+    cost: Cost = "flops"  # what is to become less
+    n_images: Positive = 2000  # images that choose, drawn from the training images, or from half of the test images
+
+
 class TrackingLogSection(Section):
     """What is logged besides the row per K."""
 
@@ -152,6 +172,7 @@ class Config(Section):
     train: TrainSection = TrainSection()
     prune: PruneSection = PruneSection()
     sweep: SweepSection = SweepSection()
+    compress: CompressSection = CompressSection()
     tracking: TrackingSection = TrackingSection()
 
     @field_validator("name")

@@ -73,18 +73,18 @@ class Anatomy:
 
         `is_pruned_c`: bool or 0 and 1, `(C,)` or with a row an image. All slots of the frontier must be in `values`.
         """
+        return values | {slot: self.remove_from(values[slot], is_pruned_c) for slot in self.parts.frontier}
+
+    def remove_from(self, tensor: Any, is_pruned_c: Any) -> Any:
+        """As `remove_channels`, for the tensor of one slot of the frontier."""
         from keras import ops
 
-        removed = dict(values)
-        for slot in self.parts.frontier:
-            tensor = values[slot]
-            # Unit u of a tensor with more units than channels is of channel u % C.
-            n_repeats = tensor.shape[-1] // self.n_channels
-            is_pruned_u = ops.concatenate([is_pruned_c] * n_repeats, axis=-1) if n_repeats > 1 else is_pruned_c
-            while 1 < len(is_pruned_u.shape) < len(tensor.shape):
-                is_pruned_u = ops.expand_dims(is_pruned_u, 1)
-            removed[slot] = ops.where(is_pruned_u, ops.zeros_like(tensor), tensor)
-        return removed
+        # Unit u of a tensor with more units than channels is of channel u % C.
+        n_repeats = tensor.shape[-1] // self.n_channels
+        is_pruned_u = ops.concatenate([is_pruned_c] * n_repeats, axis=-1) if n_repeats > 1 else is_pruned_c
+        while 1 < len(is_pruned_u.shape) < len(tensor.shape):
+            is_pruned_u = ops.expand_dims(is_pruned_u, 1)
+        return ops.where(is_pruned_u, ops.zeros_like(tensor), tensor)
 
     def literal_logits(self, inputs: Any, pruned_sets: Sequence[Sequence[int]]) -> np.ndarray:
         """Float32 logits `(K, N, L)` with sets of channels pruned in the slow and obvious way.

@@ -17,7 +17,7 @@ from lab3.base.backend import backend_versions
 from lab3.base.files import encode_json, sha256_file
 from lab3.base.reading import differences, parse
 
-Kind = Literal["sweep", "train"]
+Kind = Literal["sweep", "train", "compress"]
 # Nothing else of the environment is kept: the rest can hold secrets.
 _VARIABLES = (
     "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
@@ -111,6 +111,16 @@ class Manifest:
         """What the epochs of its training depend on."""
         settings = {"architecture": self.config["model"]["architecture"], **self.config["train"]}
         return self._identity({"data": self.data.train and self.data.train.sha256}, settings)
+
+    def compression_identity(self) -> dict[str, Any]:
+        """What the measurements of a compression depend on."""
+        data = self.data
+        inputs = {
+            "model": self.model.sha256,
+            "data": data.test.sha256,
+            "training data": data.train and data.train.sha256,
+        }
+        return self._identity(inputs, self.config["prune"] | self.config["compress"])
 
     def _identity(self, inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
         pixels = {name: self.config["data"][name] for name in ("color", "scale", "mean", "std")}

@@ -12,6 +12,7 @@ import numpy as np
 from lab3.analysis.flips import Flip, LostImages
 from lab3.base.reading import parse, reading
 from lab3.inputs.training import Epoch
+from lab3.pruning.budget import FrontierPoint
 from lab3.pruning.engine import SweepPoint
 from lab3.pruning.rank import ChannelStats
 from lab3.pruning.scores import Scores
@@ -83,6 +84,18 @@ def read_scores(run: RunDir) -> dict[str, np.ndarray]:
     with reading(run.scores_csv, "delete it and resume, and it is made again"):
         rows = _rows(run.scores_csv)
         return {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if name != "channel"}
+
+
+def read_plan(run: RunDir) -> list[dict[str, str]]:
+    """The rows of `plan_csv`."""
+    with reading(run.plan_csv):
+        return _rows(run.plan_csv)
+
+
+def read_frontier(run: RunDir) -> list[FrontierPoint]:
+    """The plans in `frontier_csv`."""
+    with reading(run.frontier_csv):
+        return parse(FrontierPoint, _rows(run.frontier_csv), is_strict=False)
 
 
 def read_class_names(run: RunDir) -> list[str]:

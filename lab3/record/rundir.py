@@ -39,6 +39,9 @@ class RunDir:
         self.summary_json = path / "summary.json"
         self.figures = path / "figures"
         self.compact = path / "compact"
+        self.measured_jsonl = path / "measured.jsonl"
+        self.plan_csv = path / "plan.csv"
+        self.frontier_csv = path / "frontier.csv"
 
     @property
     def is_finished(self) -> bool:

@@ -13,6 +13,7 @@ from lab3.analysis.certificate import Certificate, observe
 from lab3.analysis.flips import LostImages
 from lab3.analysis.tango import tango_interval, tango_p
 from lab3.inputs.training import Epoch
+from lab3.pruning.budget import FrontierPoint
 from lab3.pruning.engine import SweepPoint
 from lab3.pruning.rank import ChannelStats
 from lab3.pruning.scores import Scores
@@ -151,6 +152,17 @@ def certificates_csv(certificates: Mapping[str, Certificate]) -> bytes:
     names = ["k", "n_pruned", "share", "tolerance", "confidence", "n_images", "failed_k", "level", "sentence"]
     rows = ((label, *(getattr(each, name) for name in names)) for label, each in certificates.items())
     return _table(["run", *names], rows)
+
+
+def plan_csv(names: Sequence[str], n_channels: Sequence[int], ks: Sequence[int]) -> bytes:
+    """A row for each layer of a compressed network: how many channels it had, loses and keeps."""
+    rows = zip(names, n_channels, ks, (n - k for n, k in zip(n_channels, ks, strict=True)), strict=True)
+    return _table(["layer", "n_channels", "n_pruned", "n_kept"], rows)
+
+
+def frontier_csv(frontier: Sequence[FrontierPoint]) -> bytes:
+    """A row for each plan as it grew: accuracy lost on the images that chose, and what is left of the cost."""
+    return _table([field.name for field in fields(FrontierPoint)], map(astuple, frontier))
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:

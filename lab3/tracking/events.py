@@ -10,6 +10,7 @@ import numpy as np
 from lab3.analysis.flips import LostImages
 from lab3.config.sections import TrackingSection
 from lab3.inputs.training import Epoch
+from lab3.pruning.budget import FrontierPoint
 from lab3.pruning.engine import SweepPoint
 from lab3.pruning.rank import ChannelStats
 
@@ -76,7 +77,7 @@ class Finished:
     summary: Mapping[str, Any]
 
 
-RowEvent = Epoch | SweepPoint | MediaReady  # each is a row of the run's history
+RowEvent = Epoch | SweepPoint | FrontierPoint | MediaReady  # each is a row of the run's history
 Event = RowEvent | Asset | ChannelTable | LostTable | Alert | Finished
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab3.inputs.training import Epoch
+from lab3.pruning.budget import FrontierPoint
 from lab3.pruning.engine import SweepPoint
 from lab3.tracking.events import Asset, ChannelTable, Event, Finished, LostTable, MediaReady
 
@@ -36,6 +37,9 @@ def row_of(event: Event) -> dict[str, Any] | None:
         case SweepPoint():
             columns = {name: column(event) for name, column in POINT_COLUMNS.items()}
             return {"K": event.k, **{name: value for name, value in columns.items() if value is not None}}
+        case FrontierPoint():
+            values = {f"frontier/{name}": value for name, value in asdict(event).items()}
+            return {"plan": values.pop("frontier/plan"), **values}
         case MediaReady():
             return dict(event.pictures)
     return None

@@ -131,7 +131,14 @@ class WandbTracker(Tracker):
         if is_resumed:
             self._n_rows_there = self._run.starting_step
         # Not "*": W&B would then write a K into the rows of training and of media too.
-        axes = {"K": None, "epoch": None, "train/*": "epoch", **dict.fromkeys(POINT_COLUMNS, "K")}
+        axes = {
+            "K": None,
+            "epoch": None,
+            "train/*": "epoch",
+            "plan": None,
+            "frontier/*": "plan",
+            **dict.fromkeys(POINT_COLUMNS, "K"),
+        }
         for name, axis in axes.items():
             self._run.define_metric(name, step_metric=axis)
 

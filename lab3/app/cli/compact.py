@@ -62,27 +62,11 @@ def compact_command(run: Path, k: int | str | None, round_to: int | None, device
 
 def _show(compaction: Any) -> None:
     """A table of what the compact model saves, and the proof."""
-    from rich.text import Text
-
-    from lab3.app.cli.terminal import new_table, print_table
+    from lab3.app.cli.printed import show_measures
 
     before, after = compaction.before, compaction.after
     layers = printable(", ".join(layer.name for layer in compaction.layers))
-    figures: list[tuple[str, float, float, str]] = [
-        (f"channels of {layers}", before.n_channels, after.n_channels, ",d"),
-        ("parameters", before.parameters, after.parameters, ",d"),
-        ("multiply-adds of an image", before.multiply_adds, after.multiply_adds, ",d"),
-        ("bytes of the .keras file", before.file_bytes, after.file_bytes, ",d"),
-        ("peak activation bytes", before.peak_activation_bytes, after.peak_activation_bytes, ",d"),
-    ]
-    for ours, theirs in zip(before.speeds, after.speeds, strict=True):
-        batch = f"batch {ours.batch_size} on {compaction.device}"
-        figures.append((f"ms, {batch}", ours.seconds * 1000, theirs.seconds * 1000, ",.2f"))
-        figures.append((f"images/s, {batch}", ours.images_per_second, theirs.images_per_second, ",.0f"))
-    table = new_table("figure", "before", "after", "share")
-    for name, ours, theirs, form in figures:
-        table.add_row(Text(name), f"{ours:{form}}", f"{theirs:{form}}", f"{theirs / ours:.0%}" if ours else "")
-    print_table(table)
+    show_measures(before, after, f"channels of {layers}", compaction.device)
     proof, n_constant = compaction.proof, sum(len(layer.constant_channels) for layer in compaction.layers)
     click.echo("multiply-adds are counted once, in convolutions and dense layers; times are medians, taken in turns")
     if n_constant:

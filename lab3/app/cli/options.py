@@ -15,7 +15,8 @@ CRITERIA = get_args(Criterion)
 _OPTIONS = {
     "model__path": "--model", "model__output": "--output", "data__test": "--data", "data__train": "--train-data",
     "prune__layer": "--layer", "prune__criterion": "--criterion", "sweep__tolerance": "--tolerance",
-    "sweep__confidence": "--confidence", "sweep__until": "--until",
+    "sweep__confidence": "--confidence", "sweep__until": "--until", "compress__budget": "--budget",
+    "compress__cost": "--for",
 }  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -126,6 +127,7 @@ variant_options = _together(
         "(sweep.shortcut=inferred).",
     ),
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON in place of the table.")
 answer_options = _together(
     click.option(
         "--tolerance",
@@ -147,7 +149,7 @@ answer_options = _together(
         type=click.Choice(get_args(Until)),
         help="Sweep all K, the default, or stop behind the first that cannot be certified.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON in place of the table."),
+    json_option,
 )
 
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -13,6 +13,7 @@ from lab3.app.cli.options import (
     a_path,
     answer_options,
     data_options,
+    json_option,
     model_option,
     parse_layer,
     session_options,
@@ -21,6 +22,7 @@ from lab3.app.cli.options import (
     variant_options,
 )
 from lab3.errors import ConfigError
+from lab3.vocabulary import Cost
 
 EXPERIMENTS = Path(lab3.__file__).with_name("experiments")  # that the package ships
 
@@ -82,6 +84,35 @@ def train_command(experiment: Path, **options: Any) -> None:
       lab3 train simplecnn_cifar10 --set train.epochs=20
     """
     _start(experiment, options, kind="train")
+
+
+@click.command("compress")
+@click.argument("subject", metavar="EXPERIMENT|MODEL")
+@click.option("--budget", "compress__budget", type=float, metavar="SHARE", help="Accuracy that may be lost, as 0.01.")
+@click.option(
+    "--for", "compress__cost", type=click.Choice(get_args(Cost)), help="What is to become less; by default flops."
+)
+@data_options
+@json_option
+@starting_options
+def compress_command(subject: str, **options: Any) -> None:
+    """Prune channels of all layers for a budget of accuracy, and write the smaller network.
+
+    Layers are measured alone and together on images that choose: some of the training images, or half of the test
+    images where there are no others. The plans are then tested in turn on images that chose nothing, and the last that
+    passes is written as RUN/compact/model.keras and .h5, proven to predict what the masked network does. Killed, it
+    goes on with `lab3 resume RUN`. The last line printed is the run's folder.
+
+    \b
+    Examples:
+      lab3 compress digits --budget 0.05
+      lab3 compress my.h5 --data cifar10-test.zip --train-data cifar10-train.zip --for parameters
+    """
+    is_model = subject.endswith((".h5", ".hdf5", ".keras"))
+    if is_model and options["data__test"] is None:
+        raise click.UsageError("Missing option '--data': which labelled test images to measure accuracy on.")
+    options["model__path"] = subject if is_model else None
+    _start(None if is_model else Path(subject), options, kind="compress")
 
 
 @click.command("resume")

@@ -3,25 +3,24 @@
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
 import click
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from lab3.analysis.certificate import in_points
+from lab3.app.cli.printed import new_table, print_table, show_measures
 from lab3.app.pipeline import Group
 from lab3.base.bars import Bars
 from lab3.base.progress import Advance
 from lab3.errors import StoppedError, printable
 from lab3.pruning.engine import SweepPoint
 from lab3.pruning.layers import LayerInfo
-from lab3.record.readers import read_points, read_summary
+from lab3.record.compaction import read_compaction
+from lab3.record.readers import read_plan, read_points, read_summary
 from lab3.record.rundir import RunDir
 
 _SHOWN_POINTS = 12
@@ -115,6 +114,9 @@ def show_result(done: RunDir | Group, *, as_json: bool = False) -> None:
     elif done.journal_jsonl.exists():
         _show_points(read_points(done))
         click.echo(read_summary(done)["sentence"])
+    elif done.plan_csv.exists():
+        _show_plan(done)
+        click.echo(read_summary(done)["sentence"])
     click.echo(str(done.path))
 
 
@@ -157,6 +159,19 @@ def _nearest(points: Sequence[SweepPoint], share: float, summary: Mapping[str, A
     return min(points, key=lambda point: abs(point.n_pruned - n_pruned))
 
 
+def _show_plan(run: RunDir) -> None:
+    """What a compressed network keeps of each layer, and what that saves."""
+    table = new_table("layer", "channels", "kept", "share")
+    for row in read_plan(run):
+        share = f"{int(row['n_kept']) / int(row['n_channels']):.0%}"
+        table.add_row(Text(printable(row["layer"])), row["n_channels"], row["n_kept"], share)
+    print_table(table)
+    if run.compact.exists():
+        compaction = read_compaction(run)
+        click.echo("")
+        show_measures(compaction.before, compaction.after, "channels of these layers", compaction.device)
+
+
 def show_layers(layers: Sequence[LayerInfo]) -> None:
     """A table of layers, the one that would be pruned marked."""
     table = new_table("index", "layer", "class", "output shape", "parameters", "")
@@ -192,18 +207,3 @@ def _spread(points: Sequence[SweepPoint]) -> list[SweepPoint]:
         return list(points)
     last = len(points) - 1
     return [points[round(number * last / (_SHOWN_POINTS - 1))] for number in range(_SHOWN_POINTS)]
-
-
-def print_table(table: Table) -> None:
-    """Print `table` on stdout."""
-    # Where nobody's screen ends, nothing needs to be cut.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def new_table(*titles: str) -> Table:
-    """A table with these columns, numbers on the right."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    left = ("layer", "class", "output shape", "run", "figure", "")
-    for title in titles:
-        table.add_column(title, justify="left" if title in left else "right", no_wrap=True)
-    return table

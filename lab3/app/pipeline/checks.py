@@ -7,10 +7,11 @@ from typing import Any
 from lab3.analysis.flips import are_consistent
 from lab3.app.pipeline.answers import due_steps
 from lab3.base.files import sha256_file
+from lab3.base.progress import Progress
 from lab3.base.reading import differences, flatten
 from lab3.config import Config
 from lab3.errors import RunStateError
-from lab3.pruning.engine import SweepPoint
+from lab3.pruning.engine import SweepPoint, is_about_chance
 from lab3.pruning.rank import PruneStep
 from lab3.record.manifest import Manifest, name_inputs
 from lab3.record.rundir import RunDir
@@ -31,6 +32,8 @@ def check_same_settings(run: RunDir, manifest: Manifest, config: Config, *, has_
     now = config.model_dump(mode="json")
     free = _FREE if has_places else _FREE | _PLACES
     free = free | {name for name, value in flatten(now).items() if str(value).startswith("wandb://")}
+    if manifest.kind != "compress":
+        free = free | {name for name in flatten(now) if name.startswith("compress.")}
 
     def binding(settings: Mapping[str, Any]) -> dict[str, Any]:
         named = flatten(settings).items()
@@ -140,3 +143,12 @@ def _problems_of_points(
         fits = zip(points, are_consistent(points), strict=True)
         problems = [f"K={point.k} must have the counts that its turned images give" for point, fit in fits if not fit]
     return problems
+
+
+def warn_about_chance(progress: Progress, accuracy: float, n_labels: int) -> None:
+    """Warn if the unpruned network is no better than guessing."""
+    if is_about_chance(accuracy, n_labels):
+        progress.warn(
+            f"the baseline accuracy is {accuracy:.4f}, about chance for {n_labels} classes: "
+            "check data.scale, data.mean, data.std and the order of the classes"
+        )

@@ -8,6 +8,7 @@ from lab3.errors import first_few
 from lab3.inputs.training import Epoch
 from lab3.pruning.engine import SweepPoint
 from lab3.record import readers
+from lab3.record.journal import read_journal
 from lab3.record.manifest import Kind
 from lab3.record.rundir import RunDir
 
@@ -30,11 +31,28 @@ def compare_runs(before: RunDir, after: RunDir, kind: Kind) -> Comparison:
         epochs = [{epoch.epoch: epoch for epoch in readers.read_epochs(run)} for run in (before, after)]
         lines = [f"epoch {number}: {line}" for number, line in _lines((before, after), epochs)]
         return Comparison(len(epochs[0].keys() | epochs[1].keys()), "epochs", lines, [])
+    if kind == "compress":
+        return _compare_measurements(before, after)
     points = [{point.k: point for point in readers.read_points(run)} for run in (before, after)]
     lines = [f"K={k}: {line}" for k, line in _lines((before, after), points)]
     n_other = sum(points[0][k].n_run != points[1][k].n_run for k in points[0].keys() & points[1].keys())
     remarks = [f"at {n_other} K another number of images was run"] if n_other else []
     return Comparison(len(points[0].keys() | points[1].keys()), "points", lines, remarks)
+
+
+def _compare_measurements(before: RunDir, after: RunDir) -> Comparison:
+    """What both measured; times differ between any two runs, and so may what is chosen by them."""
+    then, now = (
+        {f"{row['what']} {row['of']}": row["value"] for row in read_journal(run.measured_jsonl)}
+        for run in (before, after)
+    )
+    names = [*then, *(name for name in now if name not in then)]
+    lines = [
+        f"{name:.80}: {then.get(name, 'nothing')!r:.80} -> {now.get(name, 'nothing')!r:.80}"
+        for name in names
+        if then.get(name) != now.get(name)
+    ]
+    return Comparison(len(names), "measurements", lines, [])
 
 
 def _lines(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lab3.app.pipeline.checks import check_files, check_inputs, check_same_settings, check_same_versions
+from lab3.app.pipeline.compressing import compress_network
 from lab3.app.pipeline.materials import Materials, Work, fetch_inputs, load_materials
 from lab3.app.pipeline.record import EventLog, run_settings
 from lab3.app.pipeline.session import Session, timed, with_settings
@@ -132,12 +133,16 @@ def _compute(work: Work) -> None:
         work = replace(work, manifest=replace(work.manifest, model=model))
         run.write_manifest(work.manifest)
     events.replay("inputs")
-    summary = summarise_training(work) if work.manifest.kind == "train" else sweep_network(work, elapsed)
+    if work.manifest.kind == "train":
+        summary = summarise_training(work)
+    else:
+        compute = compress_network if work.manifest.kind == "compress" else sweep_network
+        summary = compute(work, elapsed)
     finished = replace(work.manifest, finished_at=now(), elapsed_s=elapsed)
     _finish(work, finished, {"run_id": run.run_id, **summary})
     events.replay("results")
     if "sentence" in summary:
-        events.log(Alert("sweep finished", summary["sentence"]))
+        events.log(Alert(f"{work.manifest.kind} finished", summary["sentence"]))
 
 
 def _finish(work: Work, manifest: Manifest, summary: dict[str, Any]) -> None:

@@ -128,12 +128,15 @@ def _results(run: RunDir, config: Config) -> Iterator[Event]:
     summary = readers.read_summary(run)
     tables = [run.journal_jsonl, run.results_csv, run.metrics_csv, run.certificate_csv, run.channels_csv]
     others = [run.summary_json, run.scores_csv, run.epochs_jsonl, run.epochs_csv, run.config_yaml, run.predictions_npz]
-    named = [*tables, *others, run.lost_npz, *sorted(run.figures.glob("*.png"))]
+    compressed = [run.measured_jsonl, run.plan_csv, run.frontier_csv]
+    named = [*tables, *others, run.lost_npz, *compressed, *sorted(run.figures.glob("*.png"))]
     files = {path.relative_to(run.path).as_posix(): path for path in named if _is_own(path)}
     facts = {"run": run.run_id, **{name: summary.get(name) for name in ("certified", "best", "baseline", "exact")}}
     yield Asset("output", "results", f"results-{_allowed(run.run_id)}", facts, files)
-    if run.read_manifest().kind == "train":
-        yield from _media(run, "learning_curves")
+    if run.frontier_csv.exists():
+        yield from readers.read_frontier(run)
+    if run.read_manifest().kind != "sweep":
+        yield from _media(run, "learning_curves", "frontier")
     yield Finished(summary)
 
 

@@ -27,6 +27,8 @@ def what_is_kept(run: RunDir) -> str:
     trained = run.path / f"model.{config.train.format}"
     if n_points:
         return f"{counted(n_points, 'point')} of its sweep"
+    if n_measured := _n_rows(run.measured_jsonl):
+        return f"{counted(n_measured, 'measurement')} of its compression"
     if config.model.path is None and not trained.exists():
         n_epochs = _n_rows(run.epochs_jsonl)
         return (

@@ -11,7 +11,7 @@ import numpy as np
 from lab3.analysis.certificate import in_points
 from lab3.analysis.flips import LostImages, first_flips
 from lab3.app.pipeline.answers import certify_run, due_steps, gather_evidence
-from lab3.app.pipeline.checks import check_points, sweep_header
+from lab3.app.pipeline.checks import check_points, sweep_header, warn_about_chance
 from lab3.app.pipeline.materials import Materials, Work
 from lab3.app.pipeline.session import timed
 from lab3.base.arrays import read_rows
@@ -22,7 +22,7 @@ from lab3.config import Config
 from lab3.errors import RunStateError, first_few
 from lab3.inputs.data import Dataset
 from lab3.pruning.capture import Capture, capture_layers, image_weights
-from lab3.pruning.engine import SweepPoint, is_about_chance, sweep_points
+from lab3.pruning.engine import SweepPoint, sweep_points
 from lab3.pruning.layers import score_convolutions
 from lab3.pruning.rank import PruneStep, channel_stats, describe_surplus, plan_pruning
 from lab3.pruning.scores import NEED_FEATURES, cheap_scores, score_channels
@@ -89,11 +89,8 @@ def _sweep(work: Work, split: Split, captured: Capture, steps: Sequence[PruneSte
         with progress.bar("sweep", len(due), "K") as advance:
             advance(len(points), "")
             _compute(work, split, captured, due, journal, points, advance)
-    if is_about_chance(points[0], split.n_labels):
-        progress.warn(
-            f"the baseline accuracy is {points[0].accuracy:.4f}, about chance for {split.n_labels} classes: "
-            "check data.scale, data.mean, data.std and the order of the classes"
-        )
+    if points[0].k == 0:
+        warn_about_chance(progress, points[0].accuracy, split.n_labels)
     return points
 
 

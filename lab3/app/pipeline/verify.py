@@ -10,6 +10,7 @@ from typing import Any
 from lab3.analysis.certificate import Certificate
 from lab3.app.pipeline.answers import certify_run, read_evidence
 from lab3.app.pipeline.checks import check_inputs, check_points, check_same_settings, input_files, sweep_header
+from lab3.app.pipeline.measuring import Measured, decide, summarise
 from lab3.base.files import sha256_file
 from lab3.base.reading import reading
 from lab3.config import Config
@@ -81,6 +82,9 @@ def verify_run(path: Path) -> Verified:
         if manifest.kind == "sweep" and (found.is_finished or run.journal_jsonl.exists()):
             with found.collecting():
                 _check_sweep(run, config, manifest, found)
+        if manifest.kind == "compress" and (found.is_finished or run.measured_jsonl.exists()):
+            with found.collecting():
+                _check_compression(run, config, manifest, found)
     return found
 
 
@@ -173,6 +177,23 @@ def _check_sweep(run: RunDir, config: Config, manifest: Manifest, found: Verifie
             renderers["certificate.csv"] = lambda: tables.certificate_csv(points, certificate())
         _compare_tables(run, renderers, found)
         _compare_summary(run, lambda: tables.summarise(points, {"n_channels": n_channels}, {}, certificate()), found)
+
+
+def _check_compression(run: RunDir, config: Config, manifest: Manifest, found: Verified) -> None:
+    lines = read_lines(run.measured_jsonl)
+    found.size = counted(len(lines) - 1, "measurement")
+    with found.collecting(), reading(run.manifest_json):
+        check_header(run.measured_jsonl, lines, manifest.compression_identity())
+    if found.is_finished:
+        measured = Measured(lines[1:])
+        decision = decide(measured, config.compress.budget, config.sweep.confidence)
+        names, n_channels = measured.facts.names, measured.facts.n_channels
+        renderers = {
+            "plan.csv": lambda: tables.plan_csv(names, n_channels, decision.chosen.ks),
+            "frontier.csv": lambda: tables.frontier_csv(decision.frontier),
+        }
+        _compare_tables(run, renderers, found)
+        _compare_summary(run, lambda: summarise(measured, decision), found)
 
 
 def _compare_tables(run: RunDir, renderers: Mapping[str, Callable[[], bytes]], found: Verified) -> None:

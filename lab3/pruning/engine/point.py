@@ -81,9 +81,9 @@ def follow(right_n: np.ndarray, point: SweepPoint) -> np.ndarray:
     return after_n
 
 
-def is_about_chance(point: SweepPoint, n_labels: int) -> bool:
-    """True at K = 0 with an accuracy below 1.5 times that of guessing: the input may not be what the model wants."""
-    return point.k == 0 and point.accuracy < 1.5 / n_labels
+def is_about_chance(accuracy: float, n_labels: int) -> bool:
+    """True for less than 1.5 times the accuracy of guessing: unpruned, the input may not be what the model wants."""
+    return accuracy < 1.5 / n_labels
 
 
 def is_tied(logits_nl: np.ndarray, tolerance: float = 1e-5) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from lab3.analysis.band import accuracy_band
 from lab3.analysis.certificate import Certificate, in_points, observe
 from lab3.inputs.training import Epoch, best_epoch
+from lab3.pruning.budget import FrontierPoint
 from lab3.pruning.engine import SweepPoint
 from lab3.views.figures.canvas import (
     BLUE,
@@ -115,6 +116,30 @@ def plot_comparison(curves: Mapping[str, Sequence[tuple[float, float]]], title: 
     axes.grid(alpha=0.25)
     legend = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "ncols": math.ceil(len(curves) / 26)}
     axes.legend(frameon=False, fontsize=8, handlelength=4, **legend)
+    return axes.figure
+
+
+def plot_frontier(frontier: Sequence[FrontierPoint], budget: float, cost: str, title: str, facts: str = "") -> Any:
+    """Accuracy lost on the images that chose against the share of `cost` that is left, plan by plan.
+
+    Returns the matplotlib figure. The last certified plan is marked, and the budget drawn.
+    """
+    axes = new_axes(8, 5)
+    shares, lost = [point.cost_share for point in frontier], [100 * point.lost for point in frontier]
+    axes.plot(shares, lost, color=BLUE, linewidth=1.6, marker="o", markersize=4, label="on the images that chose")
+    axes.axhline(100 * budget, color=GREY, linewidth=0.8, linestyle="--", label="budget")
+    certified = [point for point in frontier[1:] if point.is_certified]
+    if certified:
+        axes.plot(
+            certified[-1].cost_share, 100 * certified[-1].lost, color=ORANGE, marker="D", markersize=9,
+            linestyle="none", label="certified on images that chose nothing",
+        )  # fmt: skip
+    axes.set_xlim(1.02, 0)
+    axes.set_xlabel(f"share of {cost} that is left")
+    axes.set_ylabel("accuracy lost, points")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0.9))
+    axes.grid(alpha=0.25)
+    set_title(axes, title, facts)
     return axes.figure
 
 

@@ -1,0 +1,43 @@
+"""Tables on stdout."""
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lab3.record.compaction import Measures
+
+
+def print_table(table: Table) -> None:
+    """Print `table` on stdout."""
+    # Where nobody's screen ends, nothing needs to be cut.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def new_table(*titles: str) -> Table:
+    """A table with these columns, numbers on the right."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    left = ("layer", "class", "output shape", "run", "figure", "")
+    for title in titles:
+        table.add_column(title, justify="left" if title in left else "right", no_wrap=True)
+    return table
+
+
+def show_measures(before: Measures, after: Measures, channels: str, device: str) -> None:
+    """Both models side by side; `channels` names what their numbers of channels are."""
+    figures: list[tuple[str, float, float, str]] = [
+        (channels, before.n_channels, after.n_channels, ",d"),
+        ("parameters", before.parameters, after.parameters, ",d"),
+        ("multiply-adds of an image", before.multiply_adds, after.multiply_adds, ",d"),
+        ("bytes of the .keras file", before.file_bytes, after.file_bytes, ",d"),
+        ("peak activation bytes", before.peak_activation_bytes, after.peak_activation_bytes, ",d"),
+    ]
+    for ours, theirs in zip(before.speeds, after.speeds, strict=True):
+        batch = f"batch {ours.batch_size} on {device}"
+        figures.append((f"ms, {batch}", ours.seconds * 1000, theirs.seconds * 1000, ",.2f"))
+        figures.append((f"images/s, {batch}", ours.images_per_second, theirs.images_per_second, ",.0f"))
+    table = new_table("figure", "before", "after", "share")
+    for name, old, new, form in figures:
+        table.add_row(Text(name), f"{old:{form}}", f"{new:{form}}", f"{new / old:.0%}" if old else "")
+    print_table(table)

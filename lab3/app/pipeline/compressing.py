@@ -1,0 +1,144 @@
+"""Compress a network inside its run: channels of all layers for a budget of accuracy, certified, as a smaller model."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from lab3.analysis.certificate import in_points
+from lab3.app.pipeline.checks import warn_about_chance
+from lab3.app.pipeline.compact_folder import Chosen, write_compact
+from lab3.app.pipeline.materials import Work
+from lab3.app.pipeline.measuring import MAX_ROUNDS, Decision, Facts, Measured, decide, summarise
+from lab3.app.pipeline.probing import NetworkProbe
+from lab3.app.pipeline.session import timed
+from lab3.base.files import write_atomically
+from lab3.errors import ConfigError, counted
+from lab3.inputs.data import Dataset, split_validation
+from lab3.pruning.compact import Proof
+from lab3.pruning.scores import NEED_FEATURES
+from lab3.record import tables
+from lab3.record.compaction import Compaction, PrunedLayer
+from lab3.record.journal import open_journal
+from lab3.views.figures import plot_frontier, save_figure
+
+
+def compress_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
+    """Every missing measurement of the run, and all its files; returns the content of `summary.json`.
+
+    Raises `ConfigError` for settings that do not go together, `ModelError` for a model that has no layer to be pruned,
+    or whose smaller form does not give what the masked network gives.
+    """
+    run, progress, settings = work.run, work.progress, work.config.compress
+    _check_settings(work)
+    choosing, certifying = _divide(work)
+    with open_journal(run.measured_jsonl, work.manifest.compression_identity()) as journal:
+        probe = NetworkProbe(work, choosing, certifying)
+        measured = Measured(journal.rows, probe, journal.append)
+        progress.say(
+            f"compressing {len(measured.facts.names)} layers for {settings.cost}: {len(choosing):,} images choose, "
+            f"{len(certifying):,} certify"
+        )
+        warn_about_chance(progress, measured.facts.n_right / len(certifying), probe.n_labels)
+        with timed(elapsed, "choose_s"), progress.bar("choose", MAX_ROUNDS, "rounds") as advance:
+            decision = decide(
+                measured,
+                settings.budget,
+                work.config.sweep.confidence,
+                lambda number, best: advance(
+                    1, f"{best.cost / max(1e-12, measured.cost((0,) * len(best.ks))):.0%} left"
+                ),
+            )
+        for name, reason in measured.refused.items():
+            progress.say(f"{name} stays as it is: {reason}")
+        ks = decision.chosen.ks
+        compaction = None
+        if sum(ks):
+            with timed(elapsed, "compact_s"):
+                compaction = _write(work, probe, measured, decision)
+    write_atomically(run.plan_csv, tables.plan_csv(measured.facts.names, measured.facts.n_channels, ks))
+    write_atomically(run.frontier_csv, tables.frontier_csv(decision.frontier))
+    facts = f"{len(choosing):,} images choose, {len(certifying):,} certify"
+    figure = plot_frontier(decision.frontier, settings.budget, settings.cost, f"{run.run_id}: compression", facts)
+    save_figure(figure, run.figures / "frontier.png")
+    return _summary(work, measured, decision, compaction)
+
+
+def _check_settings(work: Work) -> None:
+    prune = work.config.prune
+    for name, got, fits in (
+        ("effect", prune.effect, prune.effect == "remove"),
+        ("ranking", prune.ranking, prune.ranking == "once"),
+        ("criterion", prune.criterion, prune.criterion not in NEED_FEATURES),
+    ):
+        if not fits:
+            raise ConfigError(
+                f"prune.{name} must be one that compression of a whole network has, got {got}; leave it out, or sweep "
+                "layer by layer with `lab3 sweep --layer all`"
+            )
+
+
+def _divide(work: Work) -> tuple[Dataset, Dataset]:
+    """Images that choose, in random order, and images that certify: of training and test images, or two test halves."""
+    materials, seed = work.materials, work.config.seed
+    if materials.train is not None:
+        pool, certifying = materials.train, materials.test
+    else:
+        pool, certifying = (
+            _take(materials.test, rows) for rows in split_validation(materials.test.labels_n, 0.5, seed)
+        )
+    rng = np.random.default_rng(seed)
+    return _take(pool, rng.permutation(len(pool))[: work.config.compress.n_images]), certifying
+
+
+def _take(images: Dataset, rows: np.ndarray) -> Dataset:
+    return replace(images, images_nhwc=images.images_nhwc[rows], labels_n=images.labels_n[rows])
+
+
+def _write(work: Work, probe: NetworkProbe, measured: Measured, decision: Decision) -> Compaction:
+    """The folder of the smaller model, proven on all test images."""
+    facts, pruned = measured.facts, measured.pruned(decision.chosen.ks)
+
+    def prove(compact: Any) -> Proof:
+        with work.progress.bar("proof", len(work.materials.test), "images") as advance:
+            return probe.prove(compact, pruned, lambda n_images: advance(n_images, ""))
+
+    layers = tuple(
+        PrunedLayer(name, n_channels, tuple(channels))
+        for name, n_channels, channels in zip(facts.names, facts.n_channels, pruned, strict=True)
+        if channels
+    )
+    chosen = Chosen("remove", layers, None, "budget")
+    return write_compact(work.run, work.manifest, work.materials, work.progress, probe.compact(pruned), chosen, prove)
+
+
+def _summary(work: Work, measured: Measured, decision: Decision, compaction: Compaction | None) -> dict[str, Any]:
+    settings, confidence = work.config.compress, work.config.sweep.confidence
+    return {
+        "budget": settings.budget,
+        "cost": settings.cost,
+        "confidence": confidence,
+        **summarise(measured, decision),
+        "sentence": _sentence(settings.budget, confidence, measured.facts, decision, compaction),
+        "compact": compaction and {name: asdict(getattr(compaction, name)) for name in ("proof", "before", "after")},
+    }
+
+
+def _sentence(budget: float, confidence: float, facts: Facts, decision: Decision, compaction: Compaction | None) -> str:
+    if compaction is None:
+        return f"No channel was found that can be removed within {in_points(budget)}."
+    shares = [
+        f"{getattr(compaction.after, name) / getattr(compaction.before, name):.0%}"
+        for name in ("multiply_adds", "parameters")
+    ]
+    left = (
+        f"{counted(sum(decision.chosen.ks), 'channel')} of {counted(len(compaction.layers), 'layer')} can be removed, "
+        f"which leaves {shares[0]} of the multiply-adds and {shares[1]} of the parameters: "
+    )
+    if decision.n_certified:
+        sure = f"{100 * confidence:g} % confidence, {facts.n_certifying:,} images that chose nothing"
+        return f"{left}accuracy falls by at most {in_points(budget)} ({sure})."
+    return left + (
+        f"accuracy fell by {in_points(max(0.0, decision.chosen.lost))} on the {facts.n_choosing:,} images that chose "
+        f"them. That is not certified: {decision.reason}."
+    )
