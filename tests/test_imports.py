@@ -32,6 +32,8 @@ OWNERS = {
     "PIL": ("inputs/data/",),
     "h5py": ("inputs/inspection/",),
     "scipy": ("analysis/",),
+    "onnxruntime": ("app/pipeline/runtimes.py",),
+    "ai_edge_litert": ("app/pipeline/runtimes.py",),
 }
 # Private names of other libraries, and where they stand.
 PRIVATE = {

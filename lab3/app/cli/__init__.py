@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import lab3
-from lab3.app.cli.compact import compact_command
+from lab3.app.cli.compact import compact_command, export_command
 from lab3.app.cli.inspect import inspect_command, validate_command
 from lab3.app.cli.records import dashboard_group, publish_command, rerun_command, verify_command
 from lab3.app.cli.runs import compress_command, resume_command, run_command, sweep_command, train_command
@@ -80,8 +80,8 @@ def main() -> None:
 
 
 for command in (
-    run_command, sweep_command, train_command, compress_command, resume_command, compact_command, verify_command,
-    rerun_command, publish_command, dashboard_group, inspect_command, validate_command,
+    run_command, sweep_command, train_command, compress_command, resume_command, compact_command, export_command,
+    verify_command, rerun_command, publish_command, dashboard_group, inspect_command, validate_command,
 ):  # fmt: skip
     main.add_command(command)
 

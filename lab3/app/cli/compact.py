@@ -1,4 +1,4 @@
-"""The command that writes smaller models: compact."""
+"""Commands that write smaller models of a finished run: compact and export."""
 
 import json
 from dataclasses import asdict
@@ -81,3 +81,40 @@ def _show(compaction: Any) -> None:
         f"equal{tied}, largest logit difference {proof.largest_difference:.1e} of the largest logit; "
         f"{proof.correct:,} images right"
     )
+
+
+@click.command("export")
+@click.argument("run", type=a_path)
+@click.option("--format", type=click.Choice(["onnx", "litert"]), required=True, help="ONNX, or LiteRT (.tflite).")
+@computing_options
+@click.option("--json", "as_json", is_flag=True, help="Print what the record of the export holds.")
+def export_command(run: Path, format: Any, device: Any, as_json: bool) -> None:
+    """Write the compact model of a run for other programs: RUN/compact/model.onnx or model.tflite.
+
+    The file is run on all test images, by ONNX Runtime or LiteRT on the CPU. A model with another prediction than
+    Keras's is not written, and the command ends with 65. Needs pip install 'lab3[onnx]' or 'lab3[litert]'.
+
+    \b
+    Example:
+      lab3 export runs/vgg16_cifar10-20260101-120000-ab12 --format onnx
+    """
+    from lab3.app.cli.terminal import TerminalProgress
+    from lab3.app.pipeline import Session, export_run
+
+    with TerminalProgress() as progress:
+        path, exported = export_run(run, Session(progress, device), format)
+    if as_json:
+        click.echo(json.dumps(asdict(exported), indent=2))
+        return
+    shape = "x".join("N" if size is None else str(size) for size in exported.input_shape)
+    shifted = f", less {exported.mean}, divided by {exported.std}" * ((exported.mean, exported.std) != (0, 1))
+    click.echo(
+        f"{exported.n_bytes:,} bytes; takes {exported.input_dtype} images {shape}, pixels divided by "
+        f"{exported.scale:g}{shifted}"
+    )
+    tied = f" ({exported.n_tied:,} others are tied)" * bool(exported.n_tied)
+    click.echo(
+        f"proof: {exported.n_equal:,} of {exported.n_images:,} predictions equal{tied}, largest difference "
+        f"{exported.largest_difference:.1e} of the largest score; {exported.correct:,} images right"
+    )
+    click.echo(str(path))

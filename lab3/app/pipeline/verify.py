@@ -20,6 +20,7 @@ from lab3.pruning.rank import channel_stats, plan_pruning
 from lab3.pruning.schedule import parse_schedule
 from lab3.record import readers, tables
 from lab3.record.compaction import PROOF_JSON, read_compaction
+from lab3.record.exported import read_exports, record_name
 from lab3.record.journal import check_header, read_lines
 from lab3.record.manifest import Manifest, hash_files
 from lab3.record.rundir import RunDir, open_run
@@ -99,12 +100,15 @@ def _check_compaction(run: RunDir, manifest: Manifest, found: Verified) -> None:
     compaction = read_compaction(run)
     if (compaction.run_id, compaction.model) != (run.run_id, manifest.model.sha256):
         found.problems.append(f"{run.compact.name}/{PROOF_JSON} is of another model or run, {compaction.run_id}")
-    hashes = {name: value for name, value in hash_files(run.compact).items() if name != PROOF_JSON}
+    exports = read_exports(run.compact)
+    own = {PROOF_JSON, *(record_name(each.format) for each in exports)}
+    hashes = {name: value for name, value in hash_files(run.compact).items() if name not in own}
+    recorded = compaction.files | {each.file: each.sha256_of_file for each in exports}
 
     def in_folder(each: Mapping[str, str]) -> dict[str, str]:
         return {f"{run.compact.name}/{name}": sha256 for name, sha256 in each.items()}
 
-    _compare_hashes(in_folder(compaction.files), in_folder(hashes), found)
+    _compare_hashes(in_folder(recorded), in_folder(hashes), found)
 
 
 def _compare_hashes(recorded: Mapping[str, str], hashes: Mapping[str, str], found: Verified) -> None:
