@@ -137,6 +137,7 @@ class CompressSection(Section):
     budget: Annotated[float, Field(gt=0, lt=1)] = 0.01  # the most accuracy that may be lost, certified
     cost: Cost = "flops"  # what is to become less
     n_images: Positive = 2000  # images that choose, drawn from the training images, or from half of the test images
+    finetune: Annotated[int, Field(ge=0)] = 0  # epochs of training of the smaller network; 0: none
 
 
 class TrackingLogSection(Section):

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from lab3.base.files import encode_json
 from lab3.base.reading import parse, reading
+from lab3.inputs.training import Epoch
 from lab3.pruning.compact.cost import Speed
 from lab3.pruning.compact.proof import Proof
 from lab3.record.manifest import Source, signed
@@ -41,6 +42,41 @@ class PrunedLayer:
         return self.n_channels - len(self.pruned_channels) + len(self.constant_channels)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A K that was compacted and fine-tuned to reach an accuracy, and the accuracy that it reached."""
+
+    k: int
+    val_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetuned:
+    """The compact model trained on, `finetuned.keras` and `.h5`, against the unpruned network on the test images.
+
+    `n_lost` and `n_gained`: images right before pruning and wrong now, and the other way round; `p`: of Tango's test
+    that accuracy falls by `tolerance` or more, passed at `level` or below. `least_tolerance`: the smallest, to three
+    digits, that would pass. `trials`: of `--target-accuracy`.
+    """
+
+    epochs: tuple[Epoch, ...]
+    kept_epoch: int
+    learning_rate: float
+    n_train: int
+    accuracy_unpruned: float
+    accuracy_pruned: float
+    accuracy: float
+    n_lost: int
+    n_gained: int
+    tolerance: float
+    confidence: float
+    level: float
+    p: float
+    is_certified: bool
+    least_tolerance: float
+    trials: tuple[Trial, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Compaction:
     """The content of `proof.json`.
@@ -66,6 +102,7 @@ class Compaction:
     before: Measures
     after: Measures
     files: dict[str, str]
+    finetuned: Finetuned | None = None
 
     def encode(self) -> bytes:
         """The file, which ends with the checksum of all else in it."""

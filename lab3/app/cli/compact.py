@@ -33,9 +33,31 @@ def _parse_k(_context: click.Context, _option: click.Parameter, text: str | None
     metavar="N",
     help="Keep some of the pruned channels, the most important ones, so that the layer's width is a multiple of N.",
 )
+@click.option(
+    "--finetune",
+    type=click.IntRange(min=1),
+    metavar="EPOCHS",
+    help="Train the smaller model on, at a tenth of the learning rate: compact/finetuned.keras and .h5.",
+)
+@click.option(
+    "--target-accuracy",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="With --finetune: take the largest K that reaches this accuracy on validation images.",
+)
+@click.option("--train-data", metavar="DATA", help="Training images for --finetune, where the run has none.")
 @computing_options
 @click.option("--json", "as_json", is_flag=True, help="Print what proof.json holds.")
-def compact_command(run: Path, k: int | str | None, round_to: int | None, device: Any, as_json: bool) -> None:
+def compact_command(
+    run: Path,
+    k: int | str | None,
+    round_to: int | None,
+    finetune: int | None,
+    target_accuracy: float | None,
+    train_data: str | None,
+    device: Any,
+    as_json: bool,
+) -> None:
     """Write the smaller model of a finished sweep, without the channels pruned at K: RUN/compact/model.keras and .h5.
 
     It is a plain Keras model that gives exactly what the model with masked channels gives. Both are compared on all
@@ -47,12 +69,18 @@ def compact_command(run: Path, k: int | str | None, round_to: int | None, device
     Examples:
       lab3 compact runs/vgg16_cifar10-20260101-120000-ab12
       lab3 compact runs/digits-1 --k 8 --round-to 8
+      lab3 compact runs/digits-1 --finetune 5 --target-accuracy 0.98
     """
+    if finetune is None and (target_accuracy is not None or train_data is not None):
+        raise click.UsageError("--target-accuracy and --train-data need --finetune EPOCHS.")
+    if target_accuracy is not None and k is not None:
+        raise click.UsageError("--target-accuracy chooses K; leave --k out.")
     from lab3.app.cli.terminal import TerminalProgress
-    from lab3.app.pipeline import Session, compact_run
+    from lab3.app.pipeline import Session, Tuning, compact_run
 
+    tuning = Tuning(finetune, target_accuracy, train_data) if finetune else None
     with TerminalProgress() as progress:
-        folder, compaction = compact_run(run, Session(progress, device), k=k, round_to=round_to)
+        folder, compaction = compact_run(run, Session(progress, device), k=k, round_to=round_to, tuning=tuning)
     if as_json:
         click.echo(json.dumps(asdict(compaction), indent=2))
     else:
@@ -81,6 +109,27 @@ def _show(compaction: Any) -> None:
         f"equal{tied}, largest logit difference {proof.largest_difference:.1e} of the largest logit; "
         f"{proof.correct:,} images right"
     )
+    if compaction.finetuned is not None:
+        _show_finetuned(compaction.finetuned, compaction.chosen_by == "target_accuracy")
+
+
+def _show_finetuned(found: Any, is_by_target: bool) -> None:
+    """What fine-tuning won back, and what can be said of it."""
+    from lab3.analysis.certificate import in_points
+
+    click.echo(
+        f"fine-tuned: accuracy {found.accuracy_unpruned:.4f} unpruned, {found.accuracy_pruned:.4f} pruned, "
+        f"{found.accuracy:.4f} after epoch {found.kept_epoch} of {len(found.epochs)}"
+    )
+    holds = "" if is_by_target else ", if K was not chosen on the test images"
+    sure = f"{100 * found.confidence:g} % confidence{holds}"
+    if found.is_certified:
+        click.echo(f"fine-tuned, accuracy falls by at most {in_points(found.tolerance)} ({sure})")
+    else:
+        click.echo(
+            f"fine-tuned, accuracy falls by at most {in_points(found.least_tolerance)} ({sure}); "
+            f"{in_points(found.tolerance)} are not certified: {found.n_lost:,} images lost, {found.n_gained:,} gained"
+        )
 
 
 @click.command("export")

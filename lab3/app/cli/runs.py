@@ -92,6 +92,13 @@ def train_command(experiment: Path, **options: Any) -> None:
 @click.option(
     "--for", "compress__cost", type=click.Choice(get_args(Cost)), help="What is to become less; by default flops."
 )
+@click.option(
+    "--finetune",
+    "compress__finetune",
+    type=int,
+    metavar="EPOCHS",
+    help="Train the smaller network on, at a tenth of the learning rate: compact/finetuned.keras and .h5.",
+)
 @data_options
 @json_option
 @starting_options

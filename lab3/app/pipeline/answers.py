@@ -22,10 +22,14 @@ from lab3.record.rundir import RunDir
 _WITH_TRAINING_SPLIT = ("digits", "cifar10")
 
 
+def has_training_images(config: Config) -> bool:
+    """True if the data has training images beside those that accuracy is measured on."""
+    return config.data.train is not None or config.data.test in _WITH_TRAINING_SPLIT
+
+
 def scores_on_training_images(config: Config) -> bool:
     """True if channels are scored on training images, False if on those that accuracy is measured on."""
-    has_train = config.data.train is not None or config.data.test in _WITH_TRAINING_SPLIT
-    return config.prune.score_on == "train" or (config.prune.score_on == "auto" and has_train)
+    return config.prune.score_on == "train" or (config.prune.score_on == "auto" and has_training_images(config))
 
 
 def _obstacle(config: Config) -> str | None:

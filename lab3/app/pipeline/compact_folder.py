@@ -17,7 +17,7 @@ from lab3.base.progress import Progress
 from lab3.errors import ModelError
 from lab3.inputs.model_files import load_model, save_model
 from lab3.pruning.compact import Proof, compare_speed, measure_cost
-from lab3.record.compaction import PROOF_JSON, Compaction, Measures, PrunedLayer
+from lab3.record.compaction import PROOF_JSON, Compaction, Finetuned, Measures, PrunedLayer
 from lab3.record.manifest import Manifest, current_versions, now
 from lab3.record.rundir import RunDir
 from lab3.vocabulary import Effect
@@ -44,21 +44,27 @@ def write_compact(
     compact: Any,
     chosen: Chosen,
     prove: Callable[[Any], Proof],
+    train_on: Callable[[Any, Any], Finetuned] | None = None,
 ) -> Compaction:
     """Save, prove and measure `compact` in a hidden folder, which then takes the place of `compact/`.
 
-    `prove` gets the model that the file holds. Raises `ModelError` where that is not the one that was written, and what
-    `prove` raises: then nothing is left.
+    `prove` gets the model that the file holds; `train_on`, if any, that and a copy to train. Raises `ModelError` where
+    a file does not hold what was written, and what `prove` and `train_on` raise: then nothing is left.
     """
     with tempfile.TemporaryDirectory(prefix=".compact-", dir=run.path) as temporary:
         folder = Path(temporary) / run.compact.name
         folder.mkdir()
-        written = _save(compact, folder, manifest)
+        written = _save(compact, folder, manifest, "model")
         proof = prove(written)
         save_model(materials.model, Path(temporary) / "before.keras")
         files = (Path(temporary) / "before.keras", folder / "model.keras")
         widths = (sum(layer.n_channels for layer in chosen.layers), sum(layer.n_kept for layer in chosen.layers))
         before, after = _measure((materials.model, written), widths, files, materials, progress)
+        finetuned = None
+        if train_on is not None:
+            copy = load_model(folder / "model.keras", allow_classes=manifest.config["model"]["allow_classes"])
+            finetuned = train_on(written, copy)
+            _save(copy, folder, manifest, "finetuned")
         compaction = Compaction(
             run_id=run.run_id,
             created_at=now(),
@@ -71,6 +77,7 @@ def write_compact(
             proof=proof,
             before=before,
             after=after,
+            finetuned=finetuned,
             files={path.name: sha256_file(path) for path in sorted(folder.iterdir())},
         )
         write_atomically(folder / PROOF_JSON, compaction.encode())
@@ -81,12 +88,12 @@ def write_compact(
     return compaction
 
 
-def _save(compact: Any, folder: Path, manifest: Manifest) -> Any:
+def _save(compact: Any, folder: Path, manifest: Manifest, name: str) -> Any:
     """Write both files; returns the model that the `.keras` file holds. Raises `ModelError` if one holds another."""
     weights = compact.get_weights()
     loaded = []
     for ending in ("keras", "h5"):
-        path = folder / f"model.{ending}"
+        path = folder / f"{name}.{ending}"
         save_model(compact, path)
         loaded.append(load_model(path, allow_classes=manifest.config["model"]["allow_classes"]))
         if not all(np.array_equal(*pair) for pair in zip(weights, loaded[-1].get_weights(), strict=True)):

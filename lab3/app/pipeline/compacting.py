@@ -1,19 +1,25 @@
 """Write the compact model of a finished sweep, with the proof that it is the masked one."""
 
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lab3.app.pipeline.checks import check_files, check_inputs, check_same_settings, sweep_header
 from lab3.app.pipeline.compact_folder import Chosen, write_compact
+from lab3.app.pipeline.finetuning import finetune, judge
 from lab3.app.pipeline.materials import Materials, load_materials
-from lab3.app.pipeline.session import Session
+from lab3.app.pipeline.session import Session, with_settings
 from lab3.base.reading import reading
 from lab3.config import Config
 from lab3.errors import ConfigError, UnfinishedError
+from lab3.inputs.training import best_epoch
 from lab3.pruning.compact import (
     Plan,
     Proof,
     build_compact,
+    compact_model,
     plan_compaction,
     prove_compact,
     round_width,
@@ -21,7 +27,7 @@ from lab3.pruning.compact import (
 from lab3.pruning.engine import SweepPoint
 from lab3.pruning.split import Split, split_model
 from lab3.record import readers
-from lab3.record.compaction import Compaction, PrunedLayer
+from lab3.record.compaction import Compaction, Finetuned, PrunedLayer, Trial
 from lab3.record.journal import check_header, read_lines
 from lab3.record.manifest import Manifest, name_inputs
 from lab3.record.rundir import RunDir, open_run
@@ -29,8 +35,25 @@ from lab3.record.rundir import RunDir, open_run
 _REMEDY = "put the file back, or say where it is in config.yaml"
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """How a compact model is trained on: `epochs` on the run's training images, or on `train_data`.
+
+    `target_accuracy`, in 0..1 on validation images, chooses K: the largest that reaches it.
+    """
+
+    epochs: int
+    target_accuracy: float | None = None
+    train_data: str | None = None
+
+
 def compact_run(
-    path: Path, session: Session, *, k: int | str | None = None, round_to: int | None = None
+    path: Path,
+    session: Session,
+    *,
+    k: int | str | None = None,
+    round_to: int | None = None,
+    tuning: Tuning | None = None,
 ) -> tuple[Path, Compaction]:
     """Write `compact/` of the finished sweep at `path`; returns that folder and what its `proof.json` says.
 
@@ -54,36 +77,109 @@ def compact_run(
         check_files(run, config, manifest, _REMEDY)
         with reading(run.manifest_json):
             check_header(run.journal_jsonl, read_lines(run.journal_jsonl), sweep_header(run, manifest))
-        point, chosen_by = _choose_point(run, k)
+        points = {point.k: point for point in readers.read_points(run)}
+        # A K that cannot be taken shows before anything is loaded.
+        by_target = tuning is not None and tuning.target_accuracy is not None
+        found = None if by_target else _choose_point(run, points, k)
+        if tuning is not None and tuning.train_data is not None:
+            config = with_settings(config, data={"train": str(Path(tuning.train_data).absolute())})
         with session.progress.stoppable():
-            materials = _load(run, config, manifest, session)
+            materials = _load(run, config, manifest, session, trains=tuning is not None)
             prune = config.prune
             split = split_model(
                 materials.model, prune.layer, effect=prune.effect, measured=prune.measured, bias=prune.bias
             )
-            plan, rounding = _plan(run, split, point, round_to)
-        session.progress.say(
-            f"compacting {split.layer_name}: {split.n_channels} channels to {plan.n_channels}, K={point.k}, {chosen_by}"
+        work = _Work(run, config, manifest, materials, split, session, tuning)
+        trials: tuple[Trial, ...] = ()
+        if found is None:
+            found, trials = _reach_target(work, points)
+        return run.compact, _compact(work, *found, round_to, trials)
+
+
+@dataclass(frozen=True)
+class _Work:
+    run: RunDir
+    config: Config
+    manifest: Manifest
+    materials: Materials
+    split: Split
+    session: Session
+    tuning: Tuning | None
+
+
+def _compact(
+    work: _Work, point: SweepPoint, chosen_by: str, round_to: int | None, trials: tuple[Trial, ...]
+) -> Compaction:
+    """The compact model of one point, in its folder."""
+    split, progress, tuning = work.split, work.session.progress, work.tuning
+    with progress.stoppable():
+        plan, rounding = _plan(work.run, split, point, round_to)
+    progress.say(
+        f"compacting {split.layer_name}: {split.n_channels} channels to {plan.n_channels}, K={point.k}, {chosen_by}"
+    )
+
+    def prove(compact: Any) -> Proof:
+        return _prove(split, compact, plan, work.materials, work.session)
+
+    def train_on(compact: Any, copy: Any) -> Finetuned:
+        assert tuning is not None
+        history = finetune(copy, work.materials, work.config, tuning.epochs, progress)
+        models = (work.materials.model, compact, copy)
+        judged = judge(history, models, work.materials, work.config, work.config.sweep.tolerance)
+        return replace(judged, trials=trials)
+
+    layer = PrunedLayer(split.layer_name, split.n_channels, plan.pruned_channels, plan.constant_channels)
+    compaction = write_compact(
+        work.run,
+        work.manifest,
+        work.materials,
+        progress,
+        build_compact(plan),
+        Chosen(work.config.prune.effect, (layer,), point.k, chosen_by, rounding),
+        prove,
+        train_on if tuning else None,
+    )
+    n_right = compaction.proof.correct
+    if n_right != point.correct and plan.pruned_channels == point.pruned_channels:
+        progress.warn(
+            f"the compact model is right for {n_right:,} images, the sweep counted {point.correct:,}: those scores "
+            "are tied, or the sweep inferred them or was computed with other versions"
         )
-
-        def prove(compact: Any) -> Proof:
-            return _prove(split, compact, plan, materials, session)
-
-        layer = PrunedLayer(split.layer_name, split.n_channels, plan.pruned_channels, plan.constant_channels)
-        chosen = Chosen(prune.effect, (layer,), point.k, chosen_by, rounding)
-        compaction = write_compact(run, manifest, materials, session.progress, build_compact(plan), chosen, prove)
-        n_right = compaction.proof.correct
-        if n_right != point.correct and plan.pruned_channels == point.pruned_channels:
-            session.progress.warn(
-                f"the compact model is right for {n_right:,} images, the sweep counted {point.correct:,}: those scores "
-                "are tied, or the sweep inferred them or was computed with other versions"
-            )
-        return run.compact, compaction
+    return compaction
 
 
-def _choose_point(run: RunDir, k: int | str | None) -> tuple[SweepPoint, str]:
+def _reach_target(work: _Work, points: Mapping[int, SweepPoint]) -> tuple[tuple[SweepPoint, str], tuple[Trial, ...]]:
+    """The point of the largest K that reaches the target when fine-tuned, by halves, and what was tried.
+
+    Validation images decide alone. Raises `ConfigError` if none that was tried reaches it.
+    """
+    assert work.tuning is not None and work.tuning.target_accuracy is not None
+    epochs, target = work.tuning.epochs, work.tuning.target_accuracy
+    if work.config.train.validation_fraction == 0:
+        raise ConfigError("--target-accuracy needs validation images, got train.validation_fraction 0; set another")
+    candidates = [point for point in points.values() if point.n_pruned]
+    trials: list[Trial] = []
+
+    def reaches(number: int) -> bool:
+        point = candidates[number - 1]
+        compact = compact_model(work.split.anatomy, point.pruned_channels)
+        history = finetune(compact, work.materials, work.config, epochs, work.session.progress)
+        trials.append(Trial(point.k, best_epoch(history).val_accuracy or 0.0))
+        work.session.progress.say(f"K={point.k}: validation accuracy {trials[-1].val_accuracy:.4f}")
+        return trials[-1].val_accuracy >= target
+
+    n_reached = bisect_left(range(1, len(candidates) + 1), True, key=lambda number: not reaches(number))
+    if n_reached == 0:
+        best = max(trial.val_accuracy for trial in trials)
+        raise ConfigError(
+            f"--target-accuracy must be reached at some K, got {target:g}, and at most {best:.4f} at {len(trials)} K; "
+            "give a lower one, or more epochs"
+        )
+    return (candidates[n_reached - 1], "target_accuracy"), tuple(trials)
+
+
+def _choose_point(run: RunDir, points: Mapping[int, SweepPoint], k: int | str | None) -> tuple[SweepPoint, str]:
     """The point to be compacted, and what its K is."""
-    points = {point.k: point for point in readers.read_points(run)}
     chosen_by = "k"
     if not isinstance(k, int):
         chosen_by, summary = k or "certified", readers.read_summary(run)
@@ -104,9 +200,10 @@ def _choose_point(run: RunDir, k: int | str | None) -> tuple[SweepPoint, str]:
     return points[k], chosen_by
 
 
-def _load(run: RunDir, config: Config, manifest: Manifest, session: Session) -> Materials:
+def _load(run: RunDir, config: Config, manifest: Manifest, session: Session, *, trains: bool) -> Materials:
     trained = run.path / f"model.{config.train.format}"
-    materials = load_materials(config, str(trained) if trained.exists() else config.model.path, session)
+    path = str(trained) if trained.exists() else config.model.path
+    materials = load_materials(config, path, session, trains=trains)
     check_inputs(manifest, name_inputs(*materials.sources()), _REMEDY)
     if other := manifest.changed_versions(materials.device):
         session.progress.warn(f"not computed as then, so the last bits may differ: {'; '.join(other)}")

@@ -8,17 +8,19 @@ import numpy as np
 from lab3.analysis.certificate import in_points
 from lab3.app.pipeline.checks import warn_about_chance
 from lab3.app.pipeline.compact_folder import Chosen, write_compact
+from lab3.app.pipeline.finetuning import finetune, judge
 from lab3.app.pipeline.materials import Work
 from lab3.app.pipeline.measuring import MAX_ROUNDS, Decision, Facts, Measured, decide, summarise
 from lab3.app.pipeline.probing import NetworkProbe
 from lab3.app.pipeline.session import timed
 from lab3.base.files import write_atomically
+from lab3.config import Config
 from lab3.errors import ConfigError, counted
 from lab3.inputs.data import Dataset, split_validation
 from lab3.pruning.compact import Proof
 from lab3.pruning.scores import NEED_FEATURES
 from lab3.record import tables
-from lab3.record.compaction import Compaction, PrunedLayer
+from lab3.record.compaction import Compaction, Finetuned, PrunedLayer
 from lab3.record.journal import open_journal
 from lab3.views.figures import plot_frontier, save_figure
 
@@ -30,7 +32,6 @@ def compress_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
     or whose smaller form does not give what the masked network gives.
     """
     run, progress, settings = work.run, work.progress, work.config.compress
-    _check_settings(work)
     choosing, certifying = _divide(work)
     with open_journal(run.measured_jsonl, work.manifest.compression_identity()) as journal:
         probe = NetworkProbe(work, choosing, certifying)
@@ -43,8 +44,7 @@ def compress_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
         with timed(elapsed, "choose_s"), progress.bar("choose", MAX_ROUNDS, "rounds") as advance:
             decision = decide(
                 measured,
-                settings.budget,
-                work.config.sweep.confidence,
+                work.config,
                 lambda number, best: advance(
                     1, f"{best.cost / max(1e-12, measured.cost((0,) * len(best.ks))):.0%} left"
                 ),
@@ -64,8 +64,9 @@ def compress_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
     return _summary(work, measured, decision, compaction)
 
 
-def _check_settings(work: Work) -> None:
-    prune = work.config.prune
+def check_compression(config: Config) -> None:
+    """Raise `ConfigError` for settings that a whole network cannot be compressed with."""
+    prune = config.prune
     for name, got, fits in (
         ("effect", prune.effect, prune.effect == "remove"),
         ("ranking", prune.ranking, prune.ranking == "once"),
@@ -108,8 +109,23 @@ def _write(work: Work, probe: NetworkProbe, measured: Measured, decision: Decisi
         for name, n_channels, channels in zip(facts.names, facts.n_channels, pruned, strict=True)
         if channels
     )
+
+    def train_on(compact: Any, copy: Any) -> Finetuned:
+        config, materials = work.config, work.materials
+        history = finetune(copy, materials, config, config.compress.finetune, work.progress)
+        return judge(history, (materials.model, compact, copy), materials, config, config.compress.budget, n_compared=2)
+
     chosen = Chosen("remove", layers, None, "budget")
-    return write_compact(work.run, work.manifest, work.materials, work.progress, probe.compact(pruned), chosen, prove)
+    return write_compact(
+        work.run,
+        work.manifest,
+        work.materials,
+        work.progress,
+        probe.compact(pruned),
+        chosen,
+        prove,
+        train_on if work.config.compress.finetune else None,
+    )
 
 
 def _summary(work: Work, measured: Measured, decision: Decision, compaction: Compaction | None) -> dict[str, Any]:
@@ -121,6 +137,7 @@ def _summary(work: Work, measured: Measured, decision: Decision, compaction: Com
         **summarise(measured, decision),
         "sentence": _sentence(settings.budget, confidence, measured.facts, decision, compaction),
         "compact": compaction and {name: asdict(getattr(compaction, name)) for name in ("proof", "before", "after")},
+        "finetuned": compaction and compaction.finetuned and asdict(compaction.finetuned),
     }
 
 
@@ -135,8 +152,12 @@ def _sentence(budget: float, confidence: float, facts: Facts, decision: Decision
         f"{counted(sum(decision.chosen.ks), 'channel')} of {counted(len(compaction.layers), 'layer')} can be removed, "
         f"which leaves {shares[0]} of the multiply-adds and {shares[1]} of the parameters: "
     )
+    sure = f"{100 * confidence:g} % confidence, {facts.n_certifying:,} images that chose nothing"
+    if found := compaction.finetuned:
+        passed = "" if found.is_certified else f"; {in_points(budget)} cannot be certified"
+        fall = in_points(budget if found.is_certified else found.least_tolerance)
+        return f"{left}fine-tuned, accuracy falls by at most {fall} ({sure}{passed})."
     if decision.n_certified:
-        sure = f"{100 * confidence:g} % confidence, {facts.n_certifying:,} images that chose nothing"
         return f"{left}accuracy falls by at most {in_points(budget)} ({sure})."
     return left + (
         f"accuracy fell by {in_points(max(0.0, decision.chosen.lost))} on the {facts.n_choosing:,} images that chose "

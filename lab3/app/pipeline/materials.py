@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lab3.app.pipeline.answers import scores_on_training_images, why_nothing
+from lab3.app.pipeline.answers import has_training_images, scores_on_training_images, why_nothing
 from lab3.app.pipeline.record import EventLog
 from lab3.app.pipeline.session import Session, Shared, with_settings
 from lab3.base.backend import load_backend
@@ -112,8 +112,11 @@ class Work:
     progress: Progress
 
 
-def load_materials(config: Config, model_path: str | None, session: Session) -> Materials:
-    """Model and data, loaded once a session; raises a `Lab3Error` if they do not fit each other or `config`."""
+def load_materials(config: Config, model_path: str | None, session: Session, *, trains: bool = False) -> Materials:
+    """Model and data, loaded once a session; training images too where the model `trains` on.
+
+    Raises a `Lab3Error` if they do not fit each other or `config`.
+    """
     device_in_use = load_backend(session.device)
     import keras
 
@@ -137,9 +140,11 @@ def load_materials(config: Config, model_path: str | None, session: Session) -> 
         raise ConfigError(f"sweep.until must be all where nothing can be certified, got certified: {reason}")
     score_on_train = scores_on_training_images(config)
     train = None
-    if model_path is None or score_on_train:
+    if trains and not has_training_images(config):
+        raise ConfigError("--finetune needs training images, and the run has none; give --train-data")
+    if model_path is None or score_on_train or trains:
         source = config.data.train or config.data.test
-        use = f" for {'training' if model_path is None else 'scoring channels'}"
+        use = f" for {'training' if model_path is None or trains else 'scoring channels'}"
         train = _load_data(config, source, "train", config.data.train_sha256, use, session)
         check_dataset(train, model.input_shape[1:], split.n_labels)
         _check_train_and_test(train, test)

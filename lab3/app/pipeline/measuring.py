@@ -9,6 +9,7 @@ import numpy as np
 from lab3.analysis.certificate import error_of_each, find_shortage
 from lab3.analysis.tango import exact_level, tango_p
 from lab3.base.reading import parse
+from lab3.config import Config
 from lab3.errors import RunStateError
 from lab3.pruning.budget import FrontierPoint, Ks, PlanStep, choose_channels, frontier_of
 from lab3.pruning.rank import PruneStep
@@ -155,6 +156,7 @@ class Decision:
     n_certified: int
     reason: str | None
     level: float
+    takes_last: bool = False
 
     @property
     def frontier(self) -> list[FrontierPoint]:
@@ -163,33 +165,36 @@ class Decision:
 
     @property
     def chosen(self) -> PlanStep:
-        """The last certified plan; where there is none, the last that keeps the budget on the images that chose."""
-        return self.plans[self.n_certified or -1]
+        """The last certified plan; where there is none, or training follows, the last that the budget allowed."""
+        return self.plans[-1 if self.takes_last else self.n_certified or -1]
 
 
 def decide(
     measured: Measured,
-    budget: float,
-    confidence: float,
+    config: Config,
     on_round: Callable[[int, PlanStep], None] = lambda number, best: None,
 ) -> Decision:
     """Choose channels for `budget`, and test the plans on images that chose nothing, in turn, up to one that fails."""
+    budget, trains = config.compress.budget, config.compress.finetune > 0
     plans = choose_channels(measured, measured.facts.n_channels, budget, max_rounds=MAX_ROUNDS, on_round=on_round)
-    alpha, n_images = error_of_each(confidence, 1), measured.facts.n_certifying
+    n_images = measured.facts.n_certifying
+    # The trained network has the other half of the error.
+    alpha = error_of_each(config.sweep.confidence, 2 if trains else 1)
     if shortage := find_shortage(n_images, budget, alpha):
-        return Decision(plans, 0, shortage, 0.0)
+        return Decision(plans, 0, shortage, 0.0, trains)
     level = exact_level(n_images, budget, alpha)
     for number, plan in enumerate(plans[1:], start=1):
         n_lost, n_gained = map(sum, measured.flips("certifying", plan.ks))
         if tango_p(np.array(n_lost), np.array(n_gained), n_images, budget) > level:
             reason = f"the next plan lost {n_lost:,} and gained {n_gained:,} of {n_images:,} images"
-            return Decision(plans, number - 1, reason, level)
-    return Decision(plans, len(plans) - 1, None, level)
+            return Decision(plans, number - 1, reason, level, trains)
+    return Decision(plans, len(plans) - 1, None, level, trains)
 
 
 def summarise(measured: Measured, decision: Decision) -> dict[str, Any]:
     """What `summary.json` says of a decision."""
-    plan, is_certified = decision.chosen, decision.n_certified > 0
+    plan = decision.chosen
+    is_certified = decision.n_certified > 0 and plan.ks == decision.plans[decision.n_certified].ks
     lost_l, gained_l = measured.flips("certifying", plan.ks) if is_certified else ([], [])
     return {
         "is_certified": is_certified,

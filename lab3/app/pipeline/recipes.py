@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lab3.app.pipeline.checks import check_files, check_inputs, check_same_settings, check_same_versions
-from lab3.app.pipeline.compressing import compress_network
+from lab3.app.pipeline.compressing import check_compression, compress_network
 from lab3.app.pipeline.materials import Materials, Work, fetch_inputs, load_materials
 from lab3.app.pipeline.record import EventLog, run_settings
 from lab3.app.pipeline.session import Session, timed, with_settings
@@ -46,8 +46,10 @@ def start_run(
         config = with_absolute_paths(fetch_inputs(config, out, mode, session))
         if kind == "train":
             config = with_settings(config, model={"path": None, "sha256": None})
+        if kind == "compress":
+            check_compression(config)
         with session.progress.stoppable():
-            materials = load_materials(config, config.model.path, session)
+            materials = load_materials(config, config.model.path, session, trains=_trains(kind, config))
         model, data = materials.sources()
         if repeats is not None:
             check_inputs(repeats, name_inputs(model, data), _REMEDY)
@@ -83,12 +85,18 @@ def resume_run(path: Path, session: Session, *, asked: Config | None = None) -> 
         mode = session.announce_mode(config)
         trained = run.path / f"model.{config.train.format}"
         with session.progress.stoppable():
-            materials = load_materials(config, str(trained) if trained.exists() else config.model.path, session)
+            model_path = str(trained) if trained.exists() else config.model.path
+            materials = load_materials(config, model_path, session, trains=_trains(manifest.kind, config))
         check_inputs(manifest, name_inputs(*materials.sources()), _REMEDY)
         check_same_versions(run, manifest, materials.device)
         manifest = replace(manifest, attempts=(*manifest.attempts, now()))
         run.write_manifest(manifest)
         return _work(run, config, manifest, materials, mode, session.progress, is_resumed=True)
+
+
+def _trains(kind: Kind, config: Config) -> bool:
+    """True for a run that trains what it has made smaller."""
+    return kind == "compress" and config.compress.finetune > 0
 
 
 def _work(

@@ -190,7 +190,7 @@ def _check_compression(run: RunDir, config: Config, manifest: Manifest, found: V
         check_header(run.measured_jsonl, lines, manifest.compression_identity())
     if found.is_finished:
         measured = Measured(lines[1:])
-        decision = decide(measured, config.compress.budget, config.sweep.confidence)
+        decision = decide(measured, config)
         names, n_channels = measured.facts.names, measured.facts.n_channels
         renderers = {
             "plan.csv": lambda: tables.plan_csv(names, n_channels, decision.chosen.ks),
