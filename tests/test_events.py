@@ -1,5 +1,6 @@
 """A run logs live what is replayed from its folder: the same events, in the same order, with the same row numbers."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from click.testing import Result
 
 from lab3.app.pipeline import recipes
 from lab3.app.pipeline.record import replay_record
+from lab3.base.files import sha256_file
 from lab3.record.readers import read_summary
 from lab3.record.rundir import RunDir
 from lab3.tracking import Event, Tracker
-from lab3.tracking.events import Alert, ChannelTable, LostTable
+from lab3.tracking.events import Alert, Asset, ChannelTable, Compacted, LostTable
 from lab3.tracking.payloads import row_of
 from tests.folders import DIGITS
 
@@ -85,6 +87,31 @@ def test_what_is_logged_live_is_what_is_replayed(
     # A step for each row, and the same for what has none until the next row.
     rows = [step for step, event in notes.logged if row_of(event) is not None]
     assert rows == list(range(7 if kinds == SWEPT else 2))
+
+
+def test_a_compressed_network_is_logged_with_its_frontier_and_the_smaller_model(
+    few_digits: tuple[str, ...], digits_folder: Path, live: list[Notes], invoke: Callable[..., Result]
+) -> None:
+    model = digits_folder / "run" / "model.h5"
+    result = invoke("compress", model, *few_digits, "--set", "data.scale=16", "--budget", "0.2", "--run-id", "r")
+    assert result.exit_code == 0, result.output
+    run, replayed = RunDir(Path("runs", "r")), Notes()
+    replay_record(run, replayed)
+    (notes,) = live
+    assert notes.logged.pop()[1] == Alert("compress finished", read_summary(run)["sentence"])
+    assert notes.content == replayed.content and notes.exit_codes == replayed.exit_codes == [0]
+    n_plans = notes.kinds.count("FrontierPoint")
+    assert n_plans >= 2 and notes.kinds == [
+        *["Asset"] * 4, *["FrontierPoint"] * n_plans, "MediaReady", "Finished", "Asset", "Compacted",
+    ]  # fmt: skip
+    *_, (_, artifact), (_, compacted) = notes.logged
+    assert isinstance(artifact, Asset) and isinstance(compacted, Compacted)
+    assert (artifact.name, sorted(artifact.files)) == ("model-r-compact", ["model.h5", "model.keras", "proof.json"])
+    assert artifact.facts["source"] == sha256_file(model)
+    proof = json.loads((run.compact / "proof.json").read_text())
+    assert compacted.summary["parameters"] == proof["after"]["parameters"]
+    assert compacted.summary["parameters_share"] == proof["after"]["parameters"] / proof["before"]["parameters"]
+    assert compacted.summary["n_equal"] == 100
 
 
 def test_a_resumed_run_logs_everything_again_from_the_start(

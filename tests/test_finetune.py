@@ -150,8 +150,9 @@ def test_a_compressed_network_is_finetuned_with_half_of_the_error(
     result = invoke("compress", digits_folder / "run/model.h5", *few_digits, *settings, "--run-id", "f", "--json")
     assert result.exit_code == 0, result.output
     summary, run = json.loads(result.stdout), tmp_path / "runs" / "f"
-    tuned = summary["finetuned"]
+    tuned = json.loads((run / "compact" / "proof.json").read_text())["finetuned"]
     assert tuned["tolerance"] == 0.2 and tuned["level"] == exact_level(100, 0.2, 0.025) == summary["level"]
+    assert summary["compact"]["finetuned_accuracy"] == tuned["accuracy"]
     # The last plan that the budget allowed is written, whatever is certified of it untrained.
     rows = (run / "frontier.csv").read_text().splitlines()
     assert summary["n_pruned"] == int(rows[-1].split(",")[1])

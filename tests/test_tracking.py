@@ -16,10 +16,11 @@ from lab3.app.pipeline.expected import Expected
 from lab3.config.sections import TrackingSection
 from lab3.errors import ConfigError
 from lab3.inputs.training import Epoch
+from lab3.pruning.budget import FrontierPoint
 from lab3.pruning.rank import ChannelStats
 from lab3.tracking import Event, RowEvent, RunSettings, Tracker, choose_mode, open_tracker
 from lab3.tracking.client import has_key
-from lab3.tracking.events import Alert, Asset, ChannelTable, Finished, MediaReady
+from lab3.tracking.events import Alert, Asset, ChannelTable, Compacted, Finished, MediaReady
 from lab3.tracking.offline import ShownRun, find_offline_run, offline_runs, read_offline
 from lab3.tracking.remote import Project
 from lab3.tracking.wandb_tracker import WandbTracker
@@ -41,9 +42,17 @@ ROWS: list[dict[str, Any]] = [
         for k in range(3)
     ),
     {"accuracy_curve": PICTURE},
+    {
+        "plan": 1,
+        "frontier/n_pruned": 5,
+        "frontier/lost": 0.25,
+        "frontier/cost_share": 0.5,
+        "frontier/is_certified": True,
+    },
 ]
 SUMMARY = {"baseline/K": 0, "baseline/accuracy": 1.0, "exact": True, "channels": PICTURE}
-ARTIFACTS = {"model-m", "results-run-1", "run-run-1-channels"}
+SUMMARY |= {"compact/K": 2, "compact/parameters": 90, "compact/largest_difference": 1e-7}
+ARTIFACTS = {"model-m", "results-run-1", "run-run-1-channels", "model-run-1-compact"}
 
 pytestmark = pytest.mark.usefixtures("fresh_client")
 
@@ -63,7 +72,10 @@ def events_of_a_run(folder: Path) -> list[Event]:
         *POINTS[1:],
         MediaReady({"accuracy_curve": picture}),
         Asset("output", "results", "results-run-1", {"run": "run-1"}, {"model.h5": model}),
+        FrontierPoint(1, 5, 0.25, 0.5, True),
         Finished({"baseline": {"accuracy": 1.0, "k": 0}, "exact": True}),
+        Asset("output", "model", "model-run-1-compact", {"run": "run-1"}, {"model.h5": model}),
+        Compacted({"k": 2, "parameters": 90, "largest_difference": 1e-7}),
     ]
 
 
@@ -160,14 +172,14 @@ def test_an_offline_run_holds_config_rows_table_and_images(
     run = next(record["run"] for record in records if record["type"] == "run")
     assert (run["run_id"], run["project"], run["tags"]) == ("run-1", "p", ["a"])
     assert run["config"]["update"]["prune"] == {"bias": "zero"}
-    captured, end = [row for row in history_of(tmp_path) if "K" not in row and "epoch" not in row]
+    captured, end = [row for row in history_of(tmp_path) if not {"K", "epoch", "plan"} & row.keys()]
     assert (captured["feature_maps._type"], end["accuracy_curve._type"]) == ("image-file", "image-file")
     tables = [record["summary"]["update"].get("channels") for record in records if record["type"] == "summary"]
     assert [table["nrows"] for table in tables if table] == [2]
     metrics = [record["metric"] for record in records if record["type"] == "metric"]
     assert {metric.get("name"): metric.get("step_metric") for metric in metrics}["accuracy"] == "K"
-    artifacts = {record["artifact"]["type"]: record["artifact"] for record in records if record["type"] == "artifact"}
-    assert "model" in artifacts and "weights" not in json.dumps(artifacts["model"])
+    artifacts = {record["artifact"]["name"]: record["artifact"] for record in records if record["type"] == "artifact"}
+    assert "model-m" in artifacts and "weights" not in json.dumps(artifacts["model-m"])
     # The table with its images is an artifact, staged inside the run's folder until it is synced.
     staged = {path.read_bytes() for path in (tmp_path / "wandb" / "data").rglob("*") if path.is_file()}
     (table,) = [json.loads(content) for content in staged if content.startswith(b'{"_type": "table"')]
@@ -192,7 +204,7 @@ def test_a_part_beside_what_was_sent_is_found(open_offline: Callable[..., Tracke
     found = offline_runs(tmp_path, "run-1")
     assert len(found) == 2 and found[0] == sent
     # The epoch has the number of the row that was sent.
-    assert [[row["_step"] for row in read_offline(run).rows] for run in found] == [[0], [1, 2, 3, 4, 5]]
+    assert [[row["_step"] for row in read_offline(run).rows] for run in found] == [[0], [1, 2, 3, 4, 5, 6]]
 
 
 def test_environment_variables_of_wandb_are_stronger(

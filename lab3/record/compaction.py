@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from lab3.base.files import encode_json
 from lab3.base.reading import parse, reading
@@ -104,9 +105,25 @@ class Compaction:
     files: dict[str, str]
     finetuned: Finetuned | None = None
 
+    def summary(self) -> dict[str, Any]:
+        """What it comes to: sizes and times, with their shares of the unpruned model, and the proof."""
+        before, after = _measures(self.before), _measures(self.after)
+        shares = {f"{name}_share": after[name] / value for name, value in before.items() if value}
+        found: dict[str, Any] = {"k": self.k, **after, **shares}
+        found |= {name: getattr(self.proof, name) for name in ("n_equal", "n_tied", "largest_difference", "correct")}
+        if self.finetuned is not None:
+            names = ("accuracy", "is_certified", "least_tolerance", "n_lost", "n_gained", "kept_epoch")
+            found |= {f"finetuned_{name}": getattr(self.finetuned, name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
     def encode(self) -> bytes:
         """The file, which ends with the checksum of all else in it."""
         return encode_json(signed(asdict(self)))
+
+
+def _measures(measures: Measures) -> dict[str, float]:
+    sizes = {name: value for name, value in vars(measures).items() if name != "speeds"}
+    return sizes | {f"ms_batch_{speed.batch_size}": speed.seconds * 1000 for speed in measures.speeds}
 
 
 def read_compaction(run: RunDir) -> Compaction:

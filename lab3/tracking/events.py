@@ -77,8 +77,15 @@ class Finished:
     summary: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Compacted:
+    """The run has a smaller model, of which this is the summary."""
+
+    summary: Mapping[str, Any]
+
+
 RowEvent = Epoch | SweepPoint | FrontierPoint | MediaReady  # each is a row of the run's history
-Event = RowEvent | Asset | ChannelTable | LostTable | Alert | Finished
+Event = RowEvent | Asset | ChannelTable | LostTable | Alert | Finished | Compacted
 
 
 @dataclass(frozen=True)

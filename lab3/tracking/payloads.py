@@ -9,7 +9,7 @@ from typing import Any
 from lab3.inputs.training import Epoch
 from lab3.pruning.budget import FrontierPoint
 from lab3.pruning.engine import SweepPoint
-from lab3.tracking.events import Asset, ChannelTable, Event, Finished, LostTable, MediaReady
+from lab3.tracking.events import Asset, ChannelTable, Compacted, Event, Finished, LostTable, MediaReady
 
 # What a point's row holds beside K; nothing where the value is None. A loss that is an estimate has another name.
 POINT_COLUMNS: dict[str, Callable[[SweepPoint], float | None]] = {
@@ -55,6 +55,8 @@ def summary_of(event: Event) -> dict[str, Any]:
             return {"lost": event}
         case Finished():
             return _flatten(event.summary)
+        case Compacted():
+            return _flatten({"compact": event.summary})
     return {}
 
 

@@ -31,6 +31,7 @@ from lab3.record.compaction import Compaction, Finetuned, PrunedLayer, Trial
 from lab3.record.journal import check_header, read_lines
 from lab3.record.manifest import Manifest, name_inputs
 from lab3.record.rundir import RunDir, open_run
+from lab3.tracking import choose_mode
 
 _REMEDY = "put the file back, or say where it is in config.yaml"
 
@@ -93,7 +94,10 @@ def compact_run(
         trials: tuple[Trial, ...] = ()
         if found is None:
             found, trials = _reach_target(work, points)
-        return run.compact, _compact(work, *found, round_to, trials)
+        compaction = _compact(work, *found, round_to, trials)
+        if choose_mode(session.mode, config.tracking.mode)[0] != "disabled":
+            session.progress.say(f"`lab3 publish {path}` shows it in W&B")
+        return run.compact, compaction
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Compress a network inside its run: channels of all layers for a budget of accuracy, certified, as a smaller model."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -136,8 +136,7 @@ def _summary(work: Work, measured: Measured, decision: Decision, compaction: Com
         "confidence": confidence,
         **summarise(measured, decision),
         "sentence": _sentence(settings.budget, confidence, measured.facts, decision, compaction),
-        "compact": compaction and {name: asdict(getattr(compaction, name)) for name in ("proof", "before", "after")},
-        "finetuned": compaction and compaction.finetuned and asdict(compaction.finetuned),
+        "compact": compaction and compaction.summary(),
     }
 
 

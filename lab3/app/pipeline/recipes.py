@@ -148,7 +148,7 @@ def _compute(work: Work) -> None:
         summary = compute(work, elapsed)
     finished = replace(work.manifest, finished_at=now(), elapsed_s=elapsed)
     _finish(work, finished, {"run_id": run.run_id, **summary})
-    events.replay("results")
+    events.replay("compact")
     if "sentence" in summary:
         events.log(Alert(f"{work.manifest.kind} finished", summary["sentence"]))
 

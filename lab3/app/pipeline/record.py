@@ -8,12 +8,13 @@ from typing import Literal
 
 from lab3.config import Config
 from lab3.record import readers
+from lab3.record.compaction import read_compaction
 from lab3.record.rundir import RunDir
 from lab3.tracking import RunSettings, Tracker
-from lab3.tracking.events import Asset, ChannelTable, Event, Finished, LostTable, MediaReady, RowEvent
+from lab3.tracking.events import Asset, ChannelTable, Compacted, Event, Finished, LostTable, MediaReady, RowEvent
 from lab3.views.figures import channel_pictures
 
-Stage = Literal["epochs", "inputs", "channels", "points", "end", "results"]
+Stage = Literal["epochs", "inputs", "channels", "points", "end", "results", "compact"]
 
 
 def events(run: RunDir, config: Config) -> dict[Stage, Iterator[Event]]:
@@ -25,6 +26,7 @@ def events(run: RunDir, config: Config) -> dict[Stage, Iterator[Event]]:
         "points": _points(run),
         "end": _end(run, config),
         "results": _results(run, config),
+        "compact": _compact(run, config),
     }
 
 
@@ -39,7 +41,7 @@ class EventLog:
         self._tracker.log(self._step, event)
         self._step += isinstance(event, RowEvent)
 
-    def replay(self, last: Stage = "results") -> None:
+    def replay(self, last: Stage = "compact") -> None:
         """Log what the folder holds of every stage up to `last` that was not replayed yet."""
         while last in self._stages:
             for event in self._stages.pop(next(iter(self._stages))):
@@ -138,6 +140,20 @@ def _results(run: RunDir, config: Config) -> Iterator[Event]:
     if run.read_manifest().kind != "sweep":
         yield from _media(run, "learning_curves", "frontier")
     yield Finished(summary)
+
+
+def _compact(run: RunDir, config: Config) -> Iterator[Event]:
+    """The smaller model of a finished run, if it has one."""
+    if not (run.is_finished and run.compact.exists()):
+        return
+    compaction = read_compaction(run)
+    summary = compaction.summary()
+    if config.tracking.log.model:
+        facts = {"run": run.run_id, "source": compaction.model, "effect": compaction.effect, **summary}
+        facts["layers"] = {layer.name: f"{layer.n_kept} of {layer.n_channels}" for layer in compaction.layers}
+        files = {path.name: path for path in sorted(run.compact.iterdir()) if _is_own(path)}
+        yield Asset("output", "model", f"model-{_allowed(run.run_id)}-compact", facts, files)
+    yield Compacted(summary)
 
 
 def _table(run: RunDir, config: Config, accuracy_at_k: dict[int, float]) -> Iterator[Event]:
