@@ -38,7 +38,8 @@ test-graphs:  ## hold 200 random graphs, and networks of keras.applications, aga
 test-all: test test-wheel test-shared test-online test-chaos test-graphs  ## everything on TensorFlow (hours)
 
 NUMERICAL = tests/test_split.py tests/test_class_scores.py tests/test_selfcheck.py tests/test_random_models.py \
-  tests/test_criteria.py tests/test_notebook.py tests/test_backends.py tests/test_compact.py
+  tests/test_criteria.py tests/test_notebook.py tests/test_backends.py tests/test_compact.py \
+  tests/test_joint.py
 GRAPHS ?= 24
 test-jax:  ## run the numerical tests on JAX (pip install -e '.[test,jax]' first); a short form: GRAPHS=3
 	KERAS_BACKEND=jax LAB3_GRAPHS=$(GRAPHS) $(PYTHON) -m pytest -q -n auto $(NUMERICAL)
