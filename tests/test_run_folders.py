@@ -82,7 +82,10 @@ def test_a_capture_that_does_not_fit_is_refused(
         (lambda manifest: manifest["model"].pop("path"), "model.ModelFile.path: Field required"),
         (lambda manifest: manifest.update(attempts=5), "attempts: Input should be a valid array, got 5"),
         (lambda manifest: manifest.update(versions=[]), "versions: Input should be an object, got []"),
-        (lambda manifest: manifest.update(kind="bake"), "kind: Input should be 'sweep', 'train' or 'compress', got 'bake'"),
+        (
+            lambda manifest: manifest.update(kind="bake"),
+            "kind: Input should be 'sweep', 'train' or 'compress', got 'bake'",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["resume", "rerun", "publish"])
