@@ -75,7 +75,7 @@ def choose_channels(
     max_rounds: int = 4,
     on_round: Callable[[int, PlanStep], None] = lambda number, best: None,
 ) -> list[PlanStep]:
-    """Plans as they grow: nothing pruned, then for each eighth of the `budget` the last that loses no more than that.
+    """Plans as they grow: nothing pruned, then one at each eighth of the steps, and of the `budget`.
 
     Each prunes what the one before does and more. `n_channels`: of each layer; one always stays. `on_round` gets the
     number of each round, from 1, and the best plan after it.
@@ -106,13 +106,11 @@ def choose_channels(
         on_round(number, PlanStep(path[-1], measure.lost(path[-1]), costs[-1]))
         if number > 1 and costs[-2] - costs[-1] < _LEAST_GAIN * costs[0]:
             break
-    chosen = [start]
+    last, marks = len(path) - 1, {0}
     for eighth in range(1, _N_RUNGS + 1):
-        rest = path[path.index(chosen[-1]) + 1 :]
         allowed = budget * eighth / _N_RUNGS
-        if n_kept := longest_prefix(len(rest), lambda n: measure.lost(rest[n - 1]) <= allowed):  # noqa: B023
-            chosen.append(rest[n_kept - 1])
-    return [PlanStep(ks, measure.lost(ks), measure.cost(ks)) for ks in chosen]
+        marks |= {last * eighth // _N_RUNGS, longest_prefix(last, lambda n: measure.lost(path[n]) <= allowed)}  # noqa: B023
+    return [PlanStep(path[mark], measure.lost(path[mark]), measure.cost(path[mark])) for mark in sorted(marks)]
 
 
 def spread(first: int, last: int, n_levels: int = _N_LEVELS) -> list[int]:
