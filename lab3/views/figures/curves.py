@@ -137,7 +137,7 @@ def plot_frontier(frontier: Sequence[FrontierPoint], budget: float, cost: str, t
     axes.set_xlim(1.02, 0)
     axes.set_xlabel(f"share of {cost} that is left")
     axes.set_ylabel("accuracy lost, points")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0.9))
+    axes.legend(frameon=False, loc="lower right")
     axes.grid(alpha=0.25)
     set_title(axes, title, facts)
     return axes.figure
