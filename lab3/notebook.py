@@ -13,7 +13,7 @@ from lab3.base.bars import open_progress
 from lab3.errors import ConfigError, ModelError
 from lab3.inputs.model_files import check_weights, load_model
 from lab3.pruning.capture import capture, image_weights
-from lab3.pruning.compact import compact_model, prove_compact
+from lab3.pruning.compact import compact_model, mask_layer, prove_compact
 from lab3.pruning.engine import SweepPoint, is_about_chance, sweep_points
 from lab3.pruning.rank import ChannelStats, channel_stats, plan_pruning
 from lab3.pruning.schedule import parse_schedule
@@ -85,7 +85,7 @@ class Sweep:
         point = self.at(k)
         split, images_nhwc, labels_n = self._swept
         compact = compact_model(split.anatomy, point.pruned_channels)
-        proof = prove_compact(split, compact, point.pruned_channels, images_nhwc, labels_n, _preprocess)
+        proof = prove_compact(mask_layer(split, point.pruned_channels), compact, images_nhwc, labels_n, _preprocess)
         if abs(proof.correct - point.correct) > point.n_tied + (point.n_inferred or 0):
             raise ModelError(
                 f"the model must have the weights that were swept, got {proof.correct} right of {proof.n_images} at "

@@ -18,6 +18,7 @@ from lab3.pruning.compact import (
     Plan,
     build_compact,
     compact_model,
+    mask_layer,
     measure_cost,
     plan_compaction,
     prove_compact,
@@ -383,7 +384,7 @@ def test_a_model_that_differs_is_found() -> None:
     split = split_model(model, "pruned")
     images_nhwc, labels_n = images_for(model, 50), np.zeros(50, int)
     compact = compact_model(split.anatomy, PRUNED)
-    proof = prove_compact(split, compact, PRUNED, images_nhwc, labels_n, lambda block: block, batch_size=20)
+    proof = prove_compact(mask_layer(split, PRUNED), compact, images_nhwc, labels_n, lambda block: block, batch_size=20)
     assert (proof.n_images, proof.n_equal, proof.n_tied, proof.tolerance) == (50, 50, 0, 1e-5)
     assert proof.correct == int((logits_of(compact, images_nhwc).argmax(axis=1) == 0).sum())
     for change in (1e-3, np.nan):
@@ -391,7 +392,7 @@ def test_a_model_that_differs_is_found() -> None:
         bias = other.get_layer("scores").bias
         bias.assign(bias + np.array([0, change, 0], np.float32))
         with pytest.raises(ModelError, match=r"the compact model must give .* it is not written"):
-            prove_compact(split, other, PRUNED, images_nhwc, labels_n, lambda block: block, batch_size=20)
+            prove_compact(mask_layer(split, PRUNED), other, images_nhwc, labels_n, lambda block: block, batch_size=20)
 
 
 @pytest.mark.large

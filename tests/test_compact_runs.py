@@ -20,7 +20,7 @@ from lab3.base.files import sha256_file
 from lab3.inputs.data import load_dataset
 from lab3.inputs.preprocess import Preprocessing
 from lab3.pruning.capture import capture, image_weights
-from lab3.pruning.compact import build_compact, measure_cost, plan_compaction, prove_compact
+from lab3.pruning.compact import build_compact, mask_layer, measure_cost, plan_compaction, prove_compact
 from lab3.pruning.rank import rank_channels
 from lab3.pruning.split import split_model
 from lab3.record.journal import read_journal
@@ -199,9 +199,8 @@ def test_the_vgg_is_compacted_exactly(effect: Any, ks: tuple[int, ...]) -> None:
     for k in ks:
         plan = plan_compaction(split.anatomy, rank_channels(found.importance_c)[:k].tolist())
         compact = build_compact(plan)
-        proof = prove_compact(
-            split, compact, plan.pruned_channels, test.images_nhwc, test.labels_n, preprocess, batch_size=500
-        )
+        masked = mask_layer(split, plan.pruned_channels)
+        proof = prove_compact(masked, compact, test.images_nhwc, test.labels_n, preprocess)
         cost = measure_cost(compact, (32, 32, 3))
         print(
             f"{effect} K={k}: {plan.n_channels} channels, {proof.n_equal} equal, {proof.largest_difference:.1e}, "

@@ -75,9 +75,10 @@ def test_the_smaller_network_is_within_the_budget_and_counted_as_keras_counts(
         assert model.get_layer(name).bias.shape[0] == int(row["n_kept"])
     shares = [proof["after"][name] / proof["before"][name] for name in ("multiply_adds", "parameters")]
     assert summary["cost_share"] == shares[0]
+    flops, parameters = (f"{100 * share:.0f} %" for share in shares)
     sentence = (
-        f"{summary['n_pruned']} channels of {summary['n_layers']} layers can be removed, which leaves {shares[0]:.0%} "
-        f"of the multiply-adds and {shares[1]:.0%} of the parameters: accuracy falls by at most 10 points "
+        f"{summary['n_pruned']} channels of {summary['n_layers']} layers can be removed, which leaves {flops} of the "
+        f"multiply-adds and {parameters} of the parameters: accuracy falls by at most 10 points "
         "(95 % confidence, 445 images that chose nothing)."
     )
     assert (compressed_folder / "output").read_text().splitlines()[-2:] == [sentence, "runs/c"]

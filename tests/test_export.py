@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from click.testing import Result
+from PIL import Image
 
 from lab3.app.pipeline import compact_folder, exporting, runtimes
 from lab3.base.files import sha256_file
@@ -46,6 +47,11 @@ def run_as_keras(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> Ca
     """In place of a runtime: the Keras model itself, its scores changed."""
     model = keras.saving.load_model(folder / "compact" / "model.keras", compile=False)
     return lambda *_: lambda inputs: change(keras.ops.convert_to_numpy(model(inputs, training=False)))
+
+
+@pytest.fixture
+def _quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compact_folder, "TIMING_S", 0.0)
 
 
 @pytest.fixture
@@ -111,6 +117,25 @@ def test_what_is_missing_is_named(
     result = invoke("export", run, "--format", "onnx")
     assert result.exit_code == 78
     assert "got no tf2onnx and no onnxruntime; pip install 'lab3[onnx]'" in " ".join(result.output.split())
+
+
+@pytest.mark.usefixtures("no_packages", "_quick_timing")
+def test_images_of_a_folder_must_be_those_of_the_run(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    # Their hash is known only once they are read.
+    for number in range(8):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4, 3), 30 * number, np.uint8)).save(path)
+    layers = keras.layers
+    stack = [layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(2, activation="softmax")]
+    keras.Sequential([keras.Input((4, 4, 3)), *stack]).save(tmp_path / "m.keras")
+    sweep = invoke("sweep", tmp_path / "m.keras", "--data", tmp_path / "photos", "--run-id", "r", "--mode", "disabled")
+    assert sweep.exit_code == 0, sweep.output
+    assert invoke("compact", tmp_path / "runs" / "r", "--k", "1").exit_code == 0
+    Image.fromarray(np.full((4, 4, 3), 99, np.uint8)).save(tmp_path / "photos" / "a" / "0.png")
+    result = invoke("export", tmp_path / "runs" / "r", "--format", "litert")
+    assert result.exit_code == 78 and "the test data must be what the run was started with" in result.output
+    assert not (tmp_path / "runs" / "r" / "compact" / "model.tflite").exists()
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -137,6 +137,21 @@ def test_bad_input_writes_nothing(name: str, few: Path, invoke: Callable[..., Re
     assert not (few / "compact").exists() and not list(few.glob(".compact*"))
 
 
+def test_channels_that_were_ranked_by_test_labels_certify_nothing(
+    few_digits: tuple[str, ...], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    settings = ("train.epochs=12", "sweep.schedule=0:C:8", "prune.criterion=taylor", "prune.score_on=test")
+    assert invoke("run", DIGITS, *few_digits, *settings, "--set", "sweep.tolerance=0.9", "--run-id", "t").exit_code == 0
+    run = tmp_path / "runs" / "t"
+    # Training images that are given now did not rank them.
+    result = invoke("compact", run, "--k", "8", "--finetune", "1", "--train-data", few_digits[-1])
+    assert result.exit_code == 0, result.output
+    tuned = json.loads((run / "compact" / "proof.json").read_text())["finetuned"]
+    assert (tuned["is_certified"], tuned["level"], tuned["least_tolerance"]) == (False, 0.0, 1.0)
+    assert tuned["reason"].startswith("criterion taylor ranked the channels by the labels of the images that measure")
+    assert f"how far accuracy falls is not certified: {tuned['reason']}" in result.stdout.splitlines()
+
+
 def test_training_images_are_needed(toy: Path, invoke: Callable[..., Result]) -> None:
     result = invoke("compact", toy, "--k", "1", "--finetune", "1")
     assert result.exit_code == 78 and "the run has none; give --train-data" in " ".join(result.output.split())

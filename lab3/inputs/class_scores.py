@@ -1,9 +1,11 @@
 """What a model's output says of classes: logits or probabilities, of two classes where it is one number."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from lab3.base.graph import Graph, Step, scope_safely
+from lab3.base.backend import compile_function
+from lab3.base.graph import Graph, Step, flatten_model, run_steps, scope_safely
 from lab3.errors import ModelError
 
 _LEAST_PROBABILITY = 1e-7  # keras.config.epsilon(), by which Keras's own loss clips probabilities
@@ -75,6 +77,20 @@ def read_class_scores(graph: Graph) -> ClassScores:
     elif final != "none" and not has_probabilities:
         steps, slot = steps[:-1], last.input_slots[0]
     return ClassScores(steps, slot, max(2, shape[1]), final, has_probabilities, is_binary=shape[1] == 1)
+
+
+def compile_logits(model: Any) -> Callable[[Any], list[Any]]:
+    """A function of images as `model` takes them, compiled, which gives their logits `(N, L)` as its only tensor.
+
+    Raises as `flatten_model` and `read_class_scores` do.
+    """
+    graph = flatten_model(model)
+    scores = read_class_scores(graph)
+
+    def run(images: Any) -> list[Any]:
+        return [scores.logits(run_steps(scores.steps, {graph.input_slot: graph.feed(images)})[scores.slot])]
+
+    return compile_function(run)
 
 
 def _final_activation(last: Step) -> tuple[Literal["none", "softmax", "sigmoid"], bool]:

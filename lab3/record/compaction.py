@@ -1,15 +1,13 @@
 """`compact/proof.json`: where a compact model came from, what it was held against, what it costs."""
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from lab3.base.files import encode_json
-from lab3.base.reading import parse, reading
 from lab3.inputs.training import Epoch
 from lab3.pruning.compact.cost import Speed
 from lab3.pruning.compact.proof import Proof
-from lab3.record.manifest import Source, signed
+from lab3.record.manifest import Source, read_signed, signed
 from lab3.record.rundir import RunDir
 from lab3.vocabulary import Effect
 
@@ -56,8 +54,8 @@ class Finetuned:
     """The compact model trained on, `finetuned.keras` and `.h5`, against the unpruned network on the test images.
 
     `n_lost` and `n_gained`: images right before pruning and wrong now, and the other way round; `p`: of Tango's test
-    that accuracy falls by `tolerance` or more, passed at `level` or below. `least_tolerance`: the smallest, to three
-    digits, that would pass. `trials`: of `--target-accuracy`.
+    that accuracy falls by `tolerance` or more, passed at `level` or below. `reason`: why no count would pass.
+    `least_tolerance`: the smallest in thousandths that would, 1 if none. `trials`: of `--target-accuracy`.
     """
 
     epochs: tuple[Epoch, ...]
@@ -74,6 +72,7 @@ class Finetuned:
     level: float
     p: float
     is_certified: bool
+    reason: str | None
     least_tolerance: float
     trials: tuple[Trial, ...] = ()
 
@@ -128,11 +127,4 @@ def _measures(measures: Measures) -> dict[str, float]:
 
 def read_compaction(run: RunDir) -> Compaction:
     """What `proof.json` of the run's compact model says. Raises `RunStateError` if it is missing or damaged."""
-    path = run.compact / PROOF_JSON
-    with reading(path, f"make it again with `lab3 compact {run.path}`"):
-        values = json.loads(path.read_bytes())
-        if signed(values) != values:
-            raise ValueError("its checksum does not fit")
-        del values["sha256"]
-        [compaction] = parse(Compaction, [values])
-        return compaction
+    return read_signed(Compaction, run.compact / PROOF_JSON, f"make it again with `lab3 compact {run.path}`")

@@ -1,12 +1,10 @@
 """`compact/export-FORMAT.json`: an exported model, and how its predictions were compared."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lab3.base.files import encode_json
-from lab3.base.reading import parse, reading
-from lab3.record.manifest import signed
+from lab3.record.manifest import read_signed, signed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +53,5 @@ def record_name(format: str) -> str:
 
 def read_exports(folder: Path) -> list[Exported]:
     """The exports of a compact model. Raises `RunStateError` if a record is damaged."""
-    exports = []
-    for path in sorted(folder.glob(record_name("*"))):
-        with reading(path, "export it again with `lab3 export`"):
-            values = json.loads(path.read_bytes())
-            if signed(values) != values:
-                raise ValueError("its checksum does not fit")
-            del values["sha256"]
-            exports += parse(Exported, [values])
-    return exports
+    paths = sorted(folder.glob(record_name("*")))
+    return [read_signed(Exported, path, "export it again with `lab3 export`") for path in paths]

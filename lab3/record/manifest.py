@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import lab3
 from lab3.base.backend import backend_versions
 from lab3.base.files import encode_json, sha256_file
-from lab3.base.reading import differences, parse
+from lab3.base.reading import Value, differences, parse, reading
 
 Kind = Literal["sweep", "train", "compress"]
 # Nothing else of the environment is kept: the rest can hold secrets.
@@ -86,11 +86,7 @@ class Manifest:
     @staticmethod
     def decode(content: bytes) -> "Manifest":
         """The manifest in a file. Call it inside `reading`: it raises what JSON and pydantic do."""
-        values = json.loads(content)
-        if signed(values) != values:
-            raise ValueError("its checksum does not fit")
-        del values["sha256"]
-        [manifest] = parse(Manifest, [values])
+        manifest = _decode_signed(Manifest, content)
         datetime.fromisoformat(manifest.created_at)
         return manifest
 
@@ -163,6 +159,21 @@ def signed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest with the SHA-256 of all else in it as its last member."""
     content = {name: value for name, value in manifest.items() if name != "sha256"}
     return {**content, "sha256": sha256(encode_json(content)).hexdigest()}
+
+
+def read_signed(kind: type[Value], path: Path, remedy: str) -> Value:
+    """What a file that `signed` closes says. Raises `RunStateError` with the `remedy` if it is missing or damaged."""
+    with reading(path, remedy):
+        return _decode_signed(kind, path.read_bytes())
+
+
+def _decode_signed(kind: type[Value], content: bytes) -> Value:
+    values = json.loads(content)
+    if signed(values) != values:
+        raise ValueError("its checksum does not fit")
+    del values["sha256"]
+    [value] = parse(kind, [values])
+    return value
 
 
 def hash_files(folder: Path) -> dict[str, str]:

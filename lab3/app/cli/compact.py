@@ -123,7 +123,9 @@ def _show_finetuned(found: Any, is_by_target: bool) -> None:
     )
     holds = "" if is_by_target else ", if K was not chosen on the test images"
     sure = f"{100 * found.confidence:g} % confidence{holds}"
-    if found.is_certified:
+    if found.reason:
+        click.echo(f"how far accuracy falls is not certified: {found.reason}")
+    elif found.is_certified:
         click.echo(f"fine-tuned, accuracy falls by at most {in_points(found.tolerance)} ({sure})")
     else:
         click.echo(

@@ -41,6 +41,11 @@ def _obstacle(config: Config) -> str | None:
     )
 
 
+def ranked_by_test_labels(config: Config) -> str | None:
+    """Why nothing can be certified of channels that such a run ranked, whatever is done with them; None if it can."""
+    return find_obstacle(config.prune.criterion, scored_on_these=not scores_on_training_images(config), infers=False)
+
+
 def gather_evidence(
     config: Config, points: Sequence[SweepPoint], layer_name: str, n_channels: int, class_names: Sequence[str]
 ) -> Evidence:

@@ -1,4 +1,4 @@
-"""The folder of a compact model: its files, the proof that it is the masked model, and what both cost."""
+"""The folder of a compact model: what it is made from, its files, the proof that it is the masked model, both costs."""
 
 import tempfile
 from collections.abc import Callable
@@ -9,19 +9,23 @@ from typing import Any
 import numpy as np
 
 import lab3
-from lab3.app.pipeline.materials import Materials
+from lab3.app.pipeline.checks import check_inputs
+from lab3.app.pipeline.materials import Materials, load_materials
+from lab3.app.pipeline.session import Session
 from lab3.base.backend import to_numpy
 from lab3.base.files import fsync_folder, sha256_file, write_atomically
 from lab3.base.graph import flatten_model
 from lab3.base.progress import Progress
+from lab3.config import Config
 from lab3.errors import ModelError
 from lab3.inputs.model_files import load_model, save_model
 from lab3.pruning.compact import Proof, compare_speed, measure_cost
 from lab3.record.compaction import PROOF_JSON, Compaction, Finetuned, Measures, PrunedLayer
-from lab3.record.manifest import Manifest, current_versions, now
+from lab3.record.manifest import Manifest, current_versions, name_inputs, now
 from lab3.record.rundir import RunDir
 from lab3.vocabulary import Effect
 
+REMEDY = "put the file back, or say where it is in config.yaml"
 _BATCH_SIZES, TIMING_S = (1, 256), 5.0
 
 
@@ -34,6 +38,20 @@ class Chosen:
     k: int | None
     chosen_by: str
     rounding: str | None = None
+
+
+def load_again(run: RunDir, config: Config, manifest: Manifest, session: Session, *, trains: bool = False) -> Materials:
+    """What a finished run worked on; training images too where something `trains` on them.
+
+    Raises `RunStateError` if model or data are not those of the run.
+    """
+    trained = run.path / f"model.{config.train.format}"
+    path = str(trained) if trained.exists() else config.model.path
+    materials = load_materials(config, path, session, trains=trains)
+    check_inputs(manifest, name_inputs(*materials.sources()), REMEDY)
+    if other := manifest.changed_versions(materials.device):
+        session.progress.warn(f"not computed as then, so the last bits may differ: {'; '.join(other)}")
+    return materials
 
 
 def write_compact(

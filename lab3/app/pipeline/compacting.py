@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lab3.app.pipeline.checks import check_files, check_inputs, check_same_settings, sweep_header
-from lab3.app.pipeline.compact_folder import Chosen, write_compact
+from lab3.app.pipeline.answers import ranked_by_test_labels
+from lab3.app.pipeline.checks import check_files, check_same_settings, sweep_header
+from lab3.app.pipeline.compact_folder import REMEDY, Chosen, load_again, write_compact
 from lab3.app.pipeline.finetuning import finetune, judge
-from lab3.app.pipeline.materials import Materials, load_materials
+from lab3.app.pipeline.materials import Materials
 from lab3.app.pipeline.session import Session, with_settings
 from lab3.base.reading import reading
 from lab3.config import Config
@@ -20,6 +21,7 @@ from lab3.pruning.compact import (
     Proof,
     build_compact,
     compact_model,
+    mask_layer,
     plan_compaction,
     prove_compact,
     round_width,
@@ -29,11 +31,9 @@ from lab3.pruning.split import Split, split_model
 from lab3.record import readers
 from lab3.record.compaction import Compaction, Finetuned, PrunedLayer, Trial
 from lab3.record.journal import check_header, read_lines
-from lab3.record.manifest import Manifest, name_inputs
+from lab3.record.manifest import Manifest
 from lab3.record.rundir import RunDir, open_run
 from lab3.tracking import choose_mode
-
-_REMEDY = "put the file back, or say where it is in config.yaml"
 
 
 @dataclass(frozen=True)
@@ -75,22 +75,24 @@ def compact_run(
                 f"a run to be compacted must be a sweep, {path} is of the kind {manifest.kind}; sweep its model file"
             )
         check_same_settings(run, manifest, config)
-        check_files(run, config, manifest, _REMEDY)
+        check_files(run, config, manifest, REMEDY)
         with reading(run.manifest_json):
             check_header(run.journal_jsonl, read_lines(run.journal_jsonl), sweep_header(run, manifest))
         points = {point.k: point for point in readers.read_points(run)}
         # A K that cannot be taken shows before anything is loaded.
         by_target = tuning is not None and tuning.target_accuracy is not None
         found = None if by_target else _choose_point(run, points, k)
+        # What ranked the channels then; training images given now do not change it.
+        obstacle = ranked_by_test_labels(config)
         if tuning is not None and tuning.train_data is not None:
             config = with_settings(config, data={"train": str(Path(tuning.train_data).absolute())})
         with session.progress.stoppable():
-            materials = _load(run, config, manifest, session, trains=tuning is not None)
+            materials = load_again(run, config, manifest, session, trains=tuning is not None)
             prune = config.prune
             split = split_model(
                 materials.model, prune.layer, effect=prune.effect, measured=prune.measured, bias=prune.bias
             )
-        work = _Work(run, config, manifest, materials, split, session, tuning)
+        work = _Work(run, config, manifest, materials, split, session, tuning, obstacle)
         trials: tuple[Trial, ...] = ()
         if found is None:
             found, trials = _reach_target(work, points)
@@ -109,6 +111,7 @@ class _Work:
     split: Split
     session: Session
     tuning: Tuning | None
+    obstacle: str | None
 
 
 def _compact(
@@ -129,7 +132,8 @@ def _compact(
         assert tuning is not None
         history = finetune(copy, work.materials, work.config, tuning.epochs, progress)
         models = (work.materials.model, compact, copy)
-        judged = judge(history, models, work.materials, work.config, work.config.sweep.tolerance)
+        tolerance = work.config.sweep.tolerance
+        judged = judge(history, models, work.materials, work.config, tolerance, obstacle=work.obstacle)
         return replace(judged, trials=trials)
 
     layer = PrunedLayer(split.layer_name, split.n_channels, plan.pruned_channels, plan.constant_channels)
@@ -174,7 +178,7 @@ def _reach_target(work: _Work, points: Mapping[int, SweepPoint]) -> tuple[tuple[
 
     n_reached = bisect_left(range(1, len(candidates) + 1), True, key=lambda number: not reaches(number))
     if n_reached == 0:
-        best = max(trial.val_accuracy for trial in trials)
+        best = max((trial.val_accuracy for trial in trials), default=0.0)
         raise ConfigError(
             f"--target-accuracy must be reached at some K, got {target:g}, and at most {best:.4f} at {len(trials)} K; "
             "give a lower one, or more epochs"
@@ -204,16 +208,6 @@ def _choose_point(run: RunDir, points: Mapping[int, SweepPoint], k: int | str | 
     return points[k], chosen_by
 
 
-def _load(run: RunDir, config: Config, manifest: Manifest, session: Session, *, trains: bool) -> Materials:
-    trained = run.path / f"model.{config.train.format}"
-    path = str(trained) if trained.exists() else config.model.path
-    materials = load_materials(config, path, session, trains=trains)
-    check_inputs(manifest, name_inputs(*materials.sources()), _REMEDY)
-    if other := manifest.changed_versions(materials.device):
-        session.progress.warn(f"not computed as then, so the last bits may differ: {'; '.join(other)}")
-    return materials
-
-
 def _plan(run: RunDir, split: Split, point: SweepPoint, round_to: int | None) -> tuple[Plan, str | None]:
     if round_to is None:
         return plan_compaction(split.anatomy, point.pruned_channels), None
@@ -227,12 +221,11 @@ def _plan(run: RunDir, split: Split, point: SweepPoint, round_to: int | None) ->
 
 
 def _prove(split: Split, compact: Any, plan: Plan, materials: Materials, session: Session) -> Proof:
-    test = materials.test
+    masked, test = mask_layer(split, plan.pruned_channels), materials.test
     with session.progress.bar("proof", len(test), "images") as advance:
         return prove_compact(
-            split,
+            masked,
             compact,
-            plan.pruned_channels,
             test.images_nhwc,
             test.labels_n,
             materials.preprocess,

@@ -28,8 +28,8 @@ from lab3.views.figures import plot_frontier, save_figure
 def compress_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
     """Every missing measurement of the run, and all its files; returns the content of `summary.json`.
 
-    Raises `ConfigError` for settings that do not go together, `ModelError` for a model that has no layer to be pruned,
-    or whose smaller form does not give what the masked network gives.
+    Raises `ModelError` for a model that has no layer to be pruned, or whose smaller form does not give what the masked
+    network gives.
     """
     run, progress, settings = work.run, work.progress, work.config.compress
     choosing, certifying = _divide(work)
@@ -144,7 +144,7 @@ def _sentence(budget: float, confidence: float, facts: Facts, decision: Decision
     if compaction is None:
         return f"No channel was found that can be removed within {in_points(budget)}."
     shares = [
-        f"{getattr(compaction.after, name) / getattr(compaction.before, name):.0%}"
+        f"{100 * getattr(compaction.after, name) / getattr(compaction.before, name):.0f} %"
         for name in ("multiply_adds", "parameters")
     ]
     left = (

@@ -10,7 +10,8 @@ import numpy as np
 
 import lab3
 from lab3.app.pipeline.checks import check_files, check_same_settings
-from lab3.app.pipeline.materials import Materials, load_materials
+from lab3.app.pipeline.compact_folder import REMEDY, load_again
+from lab3.app.pipeline.materials import Materials
 from lab3.app.pipeline.runtimes import FILES, Format, check_packages, open_exported
 from lab3.app.pipeline.session import Session
 from lab3.base.backend import compile_function, map_blocks, to_numpy
@@ -25,7 +26,6 @@ from lab3.record.exported import Exported, record_name
 from lab3.record.manifest import current_versions, now
 from lab3.record.rundir import open_run
 
-_REMEDY = "put the file back, or say where it is in config.yaml"
 _BATCH, _LEAST_TOLERANCE = 250, 1e-4
 
 
@@ -44,13 +44,12 @@ def export_run(path: Path, session: Session, format: Format) -> tuple[Path, Expo
             )
         config, manifest, compaction = run.read_config(), run.read_manifest(), read_compaction(run)
         check_same_settings(run, manifest, config)
-        check_files(run, config, manifest, _REMEDY)
+        check_files(run, config, manifest, REMEDY)
         source = run.compact / "model.keras"
         if sha256_file(source) != compaction.files[source.name]:
             raise RunStateError(f"{source} must be the file that was proven, got another; `lab3 compact {path}` again")
-        trained = run.path / f"model.{config.train.format}"
         with session.progress.stoppable():
-            materials = load_materials(config, str(trained) if trained.exists() else config.model.path, session)
+            materials = load_again(run, config, manifest, session)
         model = load_model(source, allow_classes=config.model.allow_classes)
         session.progress.say(f"exporting {source} as {format}")
         # Keras exports to ONNX only what was called before.
@@ -79,6 +78,8 @@ def export_run(path: Path, session: Session, format: Format) -> tuple[Path, Expo
                 std=_plain(preprocess.std),
                 **counts,
             )
+            # A kill in between leaves a file without a record, never with another's.
+            (run.compact / record_name(format)).unlink(missing_ok=True)
             written.rename(run.compact / written.name)
             write_atomically(run.compact / record_name(format), exported.encode())
             fsync_folder(run.compact)

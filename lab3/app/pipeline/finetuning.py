@@ -10,13 +10,13 @@ import numpy as np
 from lab3.analysis.certificate import error_of_each, find_shortage
 from lab3.analysis.tango import exact_level, tango_p
 from lab3.app.pipeline.materials import Materials
-from lab3.base.backend import compile_function, map_blocks
-from lab3.base.graph import flatten_model, run_steps
+from lab3.base.backend import map_blocks
+from lab3.base.graph import flatten_model
 from lab3.base.progress import Progress
 from lab3.config import Config
 from lab3.errors import ConfigError, ModelError
 from lab3.inputs.checkpoints import Checkpoints
-from lab3.inputs.class_scores import read_class_scores
+from lab3.inputs.class_scores import compile_logits, read_class_scores
 from lab3.inputs.training import Augmentation, Epoch, best_epoch, count_batches, train_model
 from lab3.record.compaction import Finetuned
 
@@ -75,16 +75,19 @@ def judge(
     config: Config,
     tolerance: float,
     n_compared: int = 1,
+    obstacle: str | None = None,
 ) -> Finetuned:
     """What fine-tuning comes to on the test images: `models` are the unpruned, the compact and the fine-tuned one.
 
     One test, decided before: it is the certificate where neither the channels nor the weights were chosen on these
-    images. It has the `n_compared`-th part of the error that the experiment's confidence allows.
+    images. It has the `n_compared`-th part of the error that the experiment's confidence allows. `obstacle`: why
+    nothing can be certified whatever the counts are.
     """
     unpruned_n, pruned_n, after_n = (find_right(model, materials) for model in models)
     n_lost, n_gained, n = int((unpruned_n & ~after_n).sum()), int((after_n & ~unpruned_n).sum()), len(after_n)
     alpha = error_of_each(config.sweep.confidence, n_compared)
-    level = 0.0 if find_shortage(n, tolerance, alpha) else exact_level(n, tolerance, alpha)
+    reason = obstacle or find_shortage(n, tolerance, alpha)
+    level = 0.0 if reason else exact_level(n, tolerance, alpha)
     p = float(tango_p(np.array(n_lost), np.array(n_gained), n, tolerance))
     return Finetuned(
         epochs=tuple(history),
@@ -100,21 +103,16 @@ def judge(
         confidence=config.sweep.confidence,
         level=level,
         p=p,
-        is_certified=p <= level,
-        least_tolerance=_least_tolerance(lambda each: _passes(n_lost, n_gained, n, each, alpha)),
+        is_certified=reason is None and p <= level,
+        reason=reason,
+        least_tolerance=1.0 if obstacle else _least_tolerance(lambda each: _passes(n_lost, n_gained, n, each, alpha)),
     )
 
 
 def find_right(model: Any, materials: Materials) -> np.ndarray:
     """Which test images `model` gets right, bool `(N,)`."""
-    graph, test = flatten_model(model), materials.test
-    scores = read_class_scores(graph)
-
-    def run(images_nhwc: Any) -> list[Any]:
-        return [scores.logits(run_steps(scores.steps, {graph.input_slot: graph.feed(images_nhwc)})[scores.slot])]
-
-    compiled = compile_function(run)
-    blocks = map_blocks(lambda block: compiled(materials.preprocess(block)), test.images_nhwc, _BATCH)
+    test, run = materials.test, compile_logits(model)
+    blocks = map_blocks(lambda block: run(materials.preprocess(block)), test.images_nhwc, _BATCH)
     return np.concatenate([logits_nl.argmax(axis=1) == test.labels_n[rows] for rows, (logits_nl,) in blocks])
 
 

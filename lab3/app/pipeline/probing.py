@@ -14,7 +14,7 @@ from lab3.errors import ModelError
 from lab3.inputs.data import Dataset
 from lab3.pruning.anatomy import examine_model
 from lab3.pruning.capture import Capture, capture_layers, image_weights
-from lab3.pruning.compact import Proof, compact_model, compare_speed, measure_cost, prove_joint
+from lab3.pruning.compact import Proof, compact_model, compare_speed, mask_network, measure_cost, prove_compact
 from lab3.pruning.joint import JointNetwork
 from lab3.pruning.layers import prunable_layers
 from lab3.pruning.rank import PruneStep, rank_channels
@@ -33,6 +33,8 @@ class NetworkProbe:
         model, prune = work.materials.model, work.config.prune
         all_names = [layer.name for layer in list_layers(model)]
         layers = [layer for layer in prunable_layers(model) if all_names.count(layer.name) == 1]
+        if not layers:
+            raise ModelError("layers to be compressed must have names of their own, got each name several times")
         self._splits = [split_model(model, layer.name, measured=prune.measured) for layer in layers]
         self._joint = JointNetwork([split.anatomy for split in self._splits])
         self._right_unpruned: dict[str, np.ndarray] = {}
@@ -120,7 +122,8 @@ class NetworkProbe:
     def prove(self, compact: Any, pruned: Pruned, on_block: Callable[[int], None]) -> Proof:
         """`compact` against the masked network, on all test images."""
         test, preprocess = self._work.materials.test, self._work.materials.preprocess
-        return prove_joint(self._joint, compact, pruned, test.images_nhwc, test.labels_n, preprocess, on_block=on_block)
+        masked = mask_network(self._joint, pruned)
+        return prove_compact(masked, compact, test.images_nhwc, test.labels_n, preprocess, on_block=on_block)
 
     def _compact(self, pruned: tuple[tuple[int, ...], ...]) -> Any:
         model = self._work.materials.model

@@ -13,12 +13,12 @@ from lab3.pruning.anatomy import Anatomy
 from lab3.pruning.compact.build import build_compact
 from lab3.pruning.compact.cost import Cost, Speed, compare_speed, measure_cost
 from lab3.pruning.compact.plan import Plan, plan_compaction
-from lab3.pruning.compact.proof import Proof, prove_compact, prove_joint
+from lab3.pruning.compact.proof import Proof, mask_layer, mask_network, prove_compact
 from lab3.pruning.compact.rounding import round_width
 
 __all__ = [
-    "Cost", "Plan", "Proof", "Speed", "build_compact", "compact_model", "compare_speed", "measure_cost",
-    "plan_compaction", "prove_compact", "prove_joint", "round_width",
+    "Cost", "Plan", "Proof", "Speed", "build_compact", "compact_model", "compare_speed", "mask_layer", "mask_network",
+    "measure_cost", "plan_compaction", "prove_compact", "round_width",
 ]  # fmt: skip
 
 

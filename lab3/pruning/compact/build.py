@@ -100,20 +100,20 @@ class _Builder:
     def _narrow_input(self, read: Read, config: dict[str, Any], weights: Weights) -> Weights:
         """The weights for what is left of the input, with what the lost units gave."""
         narrowed, name = read.narrowed, type(read.step.layer).__name__
-        is_gone_u = self._plan.is_gone_u(narrowed)
-        kept_u = np.flatnonzero(~is_gone_u)
+        is_removed_u = self._plan.is_removed_u(narrowed)
+        kept_u = np.flatnonzero(~is_removed_u)
         n_kernels = 2 if name == "SeparableConv2D" else 1
         kernels, bias = weights[:n_kernels], weights[n_kernels:]
-        if narrowed.constant[..., is_gone_u].any():
+        if narrowed.constant[..., is_removed_u].any():
             if read.is_foldable:
-                lost = _constants(narrowed, is_gone_u) @ _summed(kernels)[is_gone_u]
+                lost = _constants(narrowed, is_removed_u) @ _summed(kernels)[is_removed_u]
                 config["use_bias"] = True
                 bias = [(lost + (bias[0].astype(np.float64) if bias else 0)).astype(kernels[0].dtype)]
             else:
-                kernels = [_compose_kernel(kernels[0], _INPUT_AXIS[name], narrowed, is_gone_u)]
+                kernels = [_compose_kernel(kernels[0], _INPUT_AXIS[name], narrowed, is_removed_u)]
         if name == "SeparableConv2D":
             depthwise, pointwise = kernels
-            per_unit = pointwise.reshape(1, 1, len(is_gone_u), -1, pointwise.shape[-1])[:, :, kept_u]
+            per_unit = pointwise.reshape(1, 1, len(is_removed_u), -1, pointwise.shape[-1])[:, :, kept_u]
             return [depthwise[:, :, kept_u], per_unit.reshape(1, 1, -1, pointwise.shape[-1]), *bias]
         return [np.take(kernels[0], kept_u, axis=_INPUT_AXIS[name]), *bias]
 
@@ -121,21 +121,21 @@ class _Builder:
         """The tensor with its lost units back: a product with 0 and 1, constants in the bias."""
         from keras import layers
 
-        is_gone_u = self._plan.is_gone_u(narrowed)
-        n_units = len(is_gone_u)
+        is_removed_u = self._plan.is_removed_u(narrowed)
+        n_units = len(is_removed_u)
         matrix, bias_u = np.eye(n_units, dtype=np.float32), np.zeros(n_units, np.float32)
-        matrix[is_gone_u] = 0
-        if narrowed.constant[..., is_gone_u].any():
+        matrix[is_removed_u] = 0
+        if narrowed.constant[..., is_removed_u].any():
             if Read(step, narrowed, is_widening=True).is_foldable:
-                bias_u[is_gone_u] = _constants(narrowed, is_gone_u)
+                bias_u[is_removed_u] = _constants(narrowed, is_removed_u)
             else:
                 full = np.eye(n_units, dtype=np.float32)
-                matrix = _compose_kernel(full, 0, narrowed, is_gone_u)
+                matrix = _compose_kernel(full, 0, narrowed, is_removed_u)
         policy = tensor.dtype if tensor.dtype not in ("float16", "bfloat16") else f"mixed_{tensor.dtype}"
         name = self._new_name(f"{step.layer.name}_input_{number}")
         layer = layers.Dense(n_units, use_bias=bool(bias_u.any()), name=name, dtype=policy, trainable=False)
         widened = layer(tensor)
-        layer.set_weights([matrix[~is_gone_u], bias_u] if bias_u.any() else [matrix[~is_gone_u]])
+        layer.set_weights([matrix[~is_removed_u], bias_u] if bias_u.any() else [matrix[~is_removed_u]])
         return widened
 
     def _new_name(self, name: str) -> str:
@@ -146,9 +146,9 @@ class _Builder:
         return new
 
 
-def _constants(narrowed: Narrowed, is_gone_u: np.ndarray) -> np.ndarray:
-    """The constants of the units that are gone, each the same at every position, float64 `(gone,)`."""
-    constants: np.ndarray = narrowed.rows[:, is_gone_u[narrowed.is_lost_u]].mean(axis=0)
+def _constants(narrowed: Narrowed, is_removed_u: np.ndarray) -> np.ndarray:
+    """The constants of the units that are removed, each the same at every position, float64 `(removed,)`."""
+    constants: np.ndarray = narrowed.rows[:, is_removed_u[narrowed.is_lost_u]].mean(axis=0)
     return constants
 
 
@@ -162,10 +162,10 @@ def _summed(kernels: Weights) -> np.ndarray:
     return summed
 
 
-def _compose_kernel(kernel: np.ndarray, axis: int, narrowed: Narrowed, is_gone_u: np.ndarray) -> np.ndarray:
-    """The kernel in which lost units that stay have the parts of those that are gone as well."""
+def _compose_kernel(kernel: np.ndarray, axis: int, narrowed: Narrowed, is_removed_u: np.ndarray) -> np.ndarray:
+    """The kernel in which lost units that stay have the parts of those that are removed as well."""
     moved = np.moveaxis(kernel.astype(np.float64), axis, 0)
-    stays_u = narrowed.is_lost_u & ~is_gone_u
-    moved[stays_u] += np.tensordot(compose(narrowed, is_gone_u), moved[is_gone_u], axes=1)
-    moved[is_gone_u] = 0
+    stays_u = narrowed.is_lost_u & ~is_removed_u
+    moved[stays_u] += np.tensordot(compose(narrowed, is_removed_u), moved[is_removed_u], axes=1)
+    moved[is_removed_u] = 0
     return np.moveaxis(moved, 0, axis).astype(kernel.dtype)

@@ -61,11 +61,11 @@ def choose_constant_channels(anatomy: Anatomy, reads: Sequence[Read], lost: Sequ
     return tuple(sorted(chosen))
 
 
-def compose(narrowed: Narrowed, is_gone_u: np.ndarray) -> np.ndarray:
-    """How the maps of units that are gone add up from those of lost units that stay, float64 `(stay, gone)`."""
-    gone = is_gone_u[narrowed.is_lost_u]
+def compose(narrowed: Narrowed, is_removed_u: np.ndarray) -> np.ndarray:
+    """How the maps of units that are removed add up from those of lost units that stay, float64 `(stay, removed)`."""
+    removed = is_removed_u[narrowed.is_lost_u]
     maps = np.unique(narrowed.rows, axis=0)
-    shares: np.ndarray = np.linalg.lstsq(maps[:, ~gone], maps[:, gone], rcond=None)[0]
+    shares: np.ndarray = np.linalg.lstsq(maps[:, ~removed], maps[:, removed], rcond=None)[0]
     return shares
 
 

@@ -31,15 +31,15 @@ class Plan:
         """Channels of the smaller layer."""
         return self.anatomy.n_channels - len(self.pruned_channels) + len(self.constant_channels)
 
-    def is_gone_u(self, narrowed: Narrowed) -> np.ndarray:
+    def is_removed_u(self, narrowed: Narrowed) -> np.ndarray:
         """True for the units that the smaller tensor does not have, bool `(U,)`."""
-        is_gone_u: np.ndarray = narrowed.is_lost_u & ~np.isin(narrowed.channel_u, self.constant_channels)
-        return is_gone_u
+        is_removed_u: np.ndarray = narrowed.is_lost_u & ~np.isin(narrowed.channel_u, self.constant_channels)
+        return is_removed_u
 
     def kept_u(self, slot: int) -> np.ndarray | None:
         """The units that the smaller tensor has, ascending; None where it is whole."""
         narrowed = self.narrowed.get(slot)
-        return None if narrowed is None else np.flatnonzero(~self.is_gone_u(narrowed))
+        return None if narrowed is None else np.flatnonzero(~self.is_removed_u(narrowed))
 
 
 def plan_compaction(anatomy: Anatomy, pruned_channels: Sequence[int]) -> Plan:
