@@ -19,7 +19,7 @@ from lab3.app.cli import main
 from lab3.base.backend import load_backend
 from lab3.inputs.data import load_dataset
 from lab3.inputs.model_files import save_model
-from tests.pictures import save_grey
+from tests.pictures import draw_no_figures
 from tests.wandb_server import WandbServer
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -58,9 +58,9 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made but not rendered, which takes as long as a small sweep, unless a test is marked `renders`."""
+    """Files of one grey stand for the figures of a run, which take as long as a small sweep, but for `renders`."""
     if request.node.get_closest_marker("renders") is None:
-        monkeypatch.setattr("matplotlib.figure.Figure.savefig", save_grey)
+        draw_no_figures(monkeypatch.setattr)
 
 
 def leave_alone(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """What the process imports from which `tests.processes` forks; nothing is computed there, no thread is started.
 
-Forked processes make figures, but do not render them.
+Forked processes draw no figures.
 """
 
 import gc
@@ -11,17 +11,16 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import wandb
 import wandb_workspaces.reports.v2
-from matplotlib.figure import Figure
 
 import lab3.app.cli
 import lab3.app.pipeline
 import lab3.tracking.dashboards
 import lab3.tracking.wandb_tracker
-from tests.pictures import save_grey
+from tests.pictures import draw_no_figures
 
 __all__ = ["keras", "lab3", "wandb", "wandb_workspaces"]
 
-setattr(Figure, "savefig", save_grey)  # noqa: B010, a type checker allows no other
+draw_no_figures(setattr)
 
 # What is there now is never garbage: the collector of a forked process need not look at it, and so copy it.
 gc.freeze()

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lab3.analysis.certificate import Evidence, certify
 from lab3.pruning.engine import SweepPoint
@@ -21,6 +22,7 @@ from lab3.views.figures import (
     plot_flips,
     save_figure,
 )
+from tests.conftest import run_lab3
 from tests.points import make_points
 
 pytestmark = pytest.mark.renders
@@ -213,3 +215,17 @@ def test_pictures_of_images_have_one_scale_and_a_size_to_look_at() -> None:
     assert pictures.shape == (2, 64, 32) and pictures.dtype == np.uint8 and set(pictures[1].ravel()) == {255}
     assert image_pictures(np.zeros((1, 300, 200, 3), np.uint8)).shape == (1, 75, 50, 3)
     assert image_pictures(np.ones((1, 2, 2, 4))).shape == (1, 64, 64) and image_pictures(images_nhwc[:0]).shape[0] == 0
+
+
+def test_a_run_draws_its_figures(toy_files: tuple[Path, Path]) -> None:
+    model, data = toy_files
+    run_lab3(
+        "sweep", model, "--data", data, "--set", "data.scale=1", "--set", "sweep.feature_maps_k=[2]", "--run-id", "r"
+    )
+    figures = {}
+    for path in Path("runs/r/figures").iterdir():
+        with Image.open(path) as picture:
+            figures[path.stem] = picture.size
+    maps, ends = ("feature_map_0", "feature_maps", "feature_maps_k2"), ("class_accuracy", "flips", "confusion_k0")
+    assert set(figures) == {*maps, *ends, "accuracy_curve", "confusion_k2"}
+    assert all(min(size) >= 400 for size in figures.values()), figures

@@ -45,7 +45,9 @@ def fit_few() -> Any:
     features = [keras.Input((8, 8, 1)), layers.Conv2D(16, 3, activation="relu", name="conv"), layers.MaxPooling2D()]
     model = keras.Sequential([*features, layers.Flatten(), layers.Dense(10, activation="softmax")])
     train = load_dataset("digits", "train")
-    inputs_nf = np.asarray(keras.Model(model.inputs[0], model.layers[-2].output)(train.images_nhwc[:100] / np.float32(16)))
+    inputs_nf = np.asarray(
+        keras.Model(model.inputs[0], model.layers[-2].output)(train.images_nhwc[:100] / np.float32(16))
+    )
     inputs_nf = np.hstack([inputs_nf, np.ones((100, 1), np.float32)])
     # A ridge keeps the scores small, so that training on can change them.
     square_ff = inputs_nf.T @ inputs_nf + 3 * np.eye(inputs_nf.shape[1])
@@ -79,7 +81,9 @@ def test_a_finetuned_model_is_judged_as_keras_and_the_test_say(
     assert result.exit_code == 0, result.output
     folder, found = few / "compact", json.loads(result.stdout)
     tuned = found["finetuned"]
-    before_n, pruned_n, after_n = map(right_of, (few_folder / "few.h5", folder / "model.keras", folder / "finetuned.keras"))
+    before_n, pruned_n, after_n = map(
+        right_of, (few_folder / "few.h5", folder / "model.keras", folder / "finetuned.keras")
+    )
     assert (tuned["accuracy_unpruned"], tuned["accuracy_pruned"]) == (before_n.mean(), pruned_n.mean())
     assert tuned["accuracy"] == after_n.mean() > pruned_n.mean()
     n_lost, n_gained = (before_n & ~after_n).sum(), (after_n & ~before_n).sum()
