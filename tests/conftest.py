@@ -201,6 +201,31 @@ def digits_folder(make_once: MakeOnce) -> Path:
     return make_once("digits", make)
 
 
+def fit_digits() -> Any:
+    """8 and 16 random filters, and the scores that fit 100 of the digits by least squares: made without training."""
+    import keras
+
+    keras.utils.set_random_seed(3)
+    convolutions = [keras.layers.Conv2D(n, 3, activation="relu", name=name) for n, name in ((8, "first"), (16, "conv"))]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *convolutions, keras.layers.Flatten(), keras.layers.Dense(10)])
+    train = load_dataset("digits", "train")
+    features = keras.Model(model.inputs[0], model.layers[-2].output)
+    inputs_nf = keras.ops.convert_to_numpy(features(train.images_nhwc[:100] / np.float32(16)))
+    inputs_nf = np.hstack([inputs_nf, np.ones((100, 1), np.float32)])
+    # A ridge keeps the scores small, so that training on changes them.
+    square_ff = inputs_nf.T @ inputs_nf + 3 * np.eye(inputs_nf.shape[1])
+    weights_fl = np.linalg.solve(square_ff, inputs_nf.T @ (8 * np.eye(10)[train.labels_n[:100]]))
+    model.layers[-1].set_weights([weights_fl[:-1], weights_fl[-1]])
+    model.layers[-1].activation = keras.activations.softmax
+    return model
+
+
+@pytest.fixture(scope="session")
+def fitted_model(make_once: MakeOnce) -> Path:
+    """See `fit_digits`, as .h5."""
+    return make_once("fitted", lambda folder: save_model(fit_digits(), folder / "fitted.h5")) / "fitted.h5"
+
+
 @pytest.fixture(scope="session")
 def few_digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Arguments that have an experiment of the digits train on 200 of them and test on 100."""

@@ -26,13 +26,12 @@ def _quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def compressed_folder(make_once: MakeOnce, digits_folder: Path) -> Path:
-    """A folder to copy from: `runs/c`, the network of the digits compressed, and `output`, what was printed."""
+def compressed_folder(make_once: MakeOnce, fitted_model: Path) -> Path:
+    """A folder to copy from: `runs/c`, `fitted_model` compressed, and `output`, what was printed."""
 
     def make(folder: Path) -> None:
-        model = digits_folder / "run" / "model.h5"
         data = ("--data", "digits", "--train-data", "digits")
-        result = run_lab3("compress", model, *data, *COMPRESS, "--run-id", "c")
+        result = run_lab3("compress", fitted_model, *data, *COMPRESS, "--run-id", "c")
         (folder / "output").write_text(result.output)
 
     return make_once("compressed", make)
@@ -51,10 +50,10 @@ def right_of(model_file: Path) -> np.ndarray:
 
 
 def test_the_smaller_network_is_within_the_budget_and_counted_as_keras_counts(
-    run: Path, compressed_folder: Path, digits_folder: Path
+    run: Path, compressed_folder: Path, fitted_model: Path
 ) -> None:
     summary = json.loads((run / "summary.json").read_text())
-    before_n, after_n = map(right_of, (digits_folder / "run" / "model.h5", run / "compact" / "model.keras"))
+    before_n, after_n = map(right_of, (fitted_model, run / "compact" / "model.keras"))
     assert summary["is_certified"] and summary["n_certifying"] == len(before_n) == 445
     assert summary["accuracy_before"] == before_n.mean()
     assert sum(summary["class_lost"]) == (before_n & ~after_n).sum()
@@ -65,7 +64,7 @@ def test_the_smaller_network_is_within_the_budget_and_counted_as_keras_counts(
     assert (proof["k"], proof["chosen_by"], proof["proof"]["n_equal"]) == (None, "budget", 445)
     assert proof["proof"]["correct"] == after_n.sum()
     plan = {row["layer"]: row for row in read_csv(run / "plan.csv")}
-    assert [row["n_channels"] for row in plan.values()] == ["16", "32", "64"]
+    assert [row["n_channels"] for row in plan.values()] == ["8", "16"]
     assert {layer["name"]: len(layer["pruned_channels"]) for layer in proof["layers"]} == {
         name: int(row["n_pruned"]) for name, row in plan.items() if row["n_pruned"] != "0"
     }
@@ -139,10 +138,10 @@ def test_verify_repeats_the_choice_from_what_was_measured(run: Path, invoke: Cal
 
 
 def test_without_training_images_half_of_the_test_images_choose(
-    digits_folder: Path, invoke: Callable[..., Result]
+    fitted_model: Path, invoke: Callable[..., Result]
 ) -> None:
     settings = ("--set", "data.scale=16", "--set", "prune.score_on=test", "--mode", "disabled", "--run-id", "h")
-    result = invoke("compress", digits_folder / "run/model.h5", "--data", "digits", *settings, "--json")
+    result = invoke("compress", fitted_model, "--data", "digits", *settings, "--json")
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
     assert (summary["n_choosing"] + summary["n_certifying"], summary["path"]) == (445, "runs/h")
@@ -161,12 +160,12 @@ BAD: dict[str, tuple[list[str], int, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_refused(name: str, digits_folder: Path, invoke: Callable[..., Result]) -> None:
+def test_bad_input_is_refused(name: str, fitted_model: Path, invoke: Callable[..., Result]) -> None:
     options, code, text = BAD[name]
-    result = invoke("compress", digits_folder / "run/model.h5", "--data", "digits", "--mode", "disabled", *options)
+    result = invoke("compress", fitted_model, "--data", "digits", "--mode", "disabled", *options)
     assert result.exit_code == code and text in " ".join(result.output.split()), result.output
 
 
-def test_a_model_needs_data(digits_folder: Path, invoke: Callable[..., Result]) -> None:
-    result = invoke("compress", digits_folder / "run/model.h5")
+def test_a_model_needs_data(fitted_model: Path, invoke: Callable[..., Result]) -> None:
+    result = invoke("compress", fitted_model)
     assert result.exit_code == 2 and "Missing option '--data'" in result.output

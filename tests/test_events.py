@@ -90,10 +90,9 @@ def test_what_is_logged_live_is_what_is_replayed(
 
 
 def test_a_compressed_network_is_logged_with_its_frontier_and_the_smaller_model(
-    few_digits: tuple[str, ...], digits_folder: Path, live: list[Notes], invoke: Callable[..., Result]
+    few_digits: tuple[str, ...], fitted_model: Path, live: list[Notes], invoke: Callable[..., Result]
 ) -> None:
-    model = digits_folder / "run" / "model.h5"
-    result = invoke("compress", model, *few_digits, "--set", "data.scale=16", "--budget", "0.2", "--run-id", "r")
+    result = invoke("compress", fitted_model, *few_digits, "--set", "data.scale=16", "--budget", "0.2", "--run-id", "r")
     assert result.exit_code == 0, result.output
     run, replayed = RunDir(Path("runs", "r")), Notes()
     replay_record(run, replayed)
@@ -107,7 +106,7 @@ def test_a_compressed_network_is_logged_with_its_frontier_and_the_smaller_model(
     *_, (_, artifact), (_, compacted) = notes.logged
     assert isinstance(artifact, Asset) and isinstance(compacted, Compacted)
     assert (artifact.name, sorted(artifact.files)) == ("model-r-compact", ["model.h5", "model.keras", "proof.json"])
-    assert artifact.facts["source"] == sha256_file(model)
+    assert artifact.facts["source"] == sha256_file(fitted_model)
     proof = json.loads((run.compact / "proof.json").read_text())
     assert compacted.summary["parameters"] == proof["after"]["parameters"]
     assert compacted.summary["parameters_share"] == proof["after"]["parameters"] / proof["before"]["parameters"]

@@ -15,7 +15,6 @@ from click.testing import Result
 from lab3.analysis.tango import exact_level, tango_p
 from lab3.app.pipeline import compact_folder
 from lab3.inputs.data import load_dataset
-from lab3.inputs.model_files import save_model
 from tests.conftest import MakeOnce, run_lab3
 
 SWEEP = ("sweep.schedule=0:C:4", "sweep.tolerance=0.05", "train.learning_rate=0.1")
@@ -27,33 +26,14 @@ def _quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def few_folder(make_once: MakeOnce, few_digits: tuple[str, ...]) -> Path:
-    """A folder to copy from: `few.h5`, and in `runs/few` its sweep of K = 0, 4, 8 and 12."""
+def few_folder(make_once: MakeOnce, fitted_model: Path, few_digits: tuple[str, ...]) -> Path:
+    """A folder to copy from: `runs/few`, a sweep of K = 0, 4, 8 and 12."""
 
     def make(folder: Path) -> None:
-        save_model(fit_few(), folder / "few.h5")
         changes = [f"--set={setting}" for setting in ("data.scale=16", *SWEEP)]
-        run_lab3("sweep", folder / "few.h5", *few_digits, *changes, "--run-id", "few")
+        run_lab3("sweep", fitted_model, *few_digits, *changes, "--run-id", "few")
 
     return make_once("few", make)
-
-
-def fit_few() -> Any:
-    """16 random filters and the scores that fit 100 of the digits by least squares: no training, quick to train on."""
-    keras.utils.set_random_seed(3)
-    layers = keras.layers
-    features = [keras.Input((8, 8, 1)), layers.Conv2D(16, 3, activation="relu", name="conv"), layers.MaxPooling2D()]
-    model = keras.Sequential([*features, layers.Flatten(), layers.Dense(10, activation="softmax")])
-    train = load_dataset("digits", "train")
-    inputs_nf = np.asarray(
-        keras.Model(model.inputs[0], model.layers[-2].output)(train.images_nhwc[:100] / np.float32(16))
-    )
-    inputs_nf = np.hstack([inputs_nf, np.ones((100, 1), np.float32)])
-    # A ridge keeps the scores small, so that training on can change them.
-    square_ff = inputs_nf.T @ inputs_nf + 3 * np.eye(inputs_nf.shape[1])
-    weights_fl = np.linalg.solve(square_ff, inputs_nf.T @ (8 * np.eye(10)[train.labels_n[:100]]))
-    model.layers[-1].set_weights([weights_fl[:-1], weights_fl[-1]])
-    return model
 
 
 @pytest.fixture
@@ -75,15 +55,13 @@ def weights_of(model_file: Path) -> list[np.ndarray]:
 
 
 def test_a_finetuned_model_is_judged_as_keras_and_the_test_say(
-    few: Path, few_folder: Path, invoke: Callable[..., Result]
+    few: Path, fitted_model: Path, invoke: Callable[..., Result]
 ) -> None:
     result = invoke("compact", few, "--k", "12", "--finetune", "2", "--json")
     assert result.exit_code == 0, result.output
     folder, found = few / "compact", json.loads(result.stdout)
     tuned = found["finetuned"]
-    before_n, pruned_n, after_n = map(
-        right_of, (few_folder / "few.h5", folder / "model.keras", folder / "finetuned.keras")
-    )
+    before_n, pruned_n, after_n = map(right_of, (fitted_model, folder / "model.keras", folder / "finetuned.keras"))
     assert (tuned["accuracy_unpruned"], tuned["accuracy_pruned"]) == (before_n.mean(), pruned_n.mean())
     assert tuned["accuracy"] == after_n.mean() > pruned_n.mean()
     n_lost, n_gained = (before_n & ~after_n).sum(), (after_n & ~before_n).sum()
@@ -162,11 +140,11 @@ def test_bad_input_writes_nothing(name: str, few: Path, invoke: Callable[..., Re
 
 
 def test_channels_that_were_ranked_by_test_labels_certify_nothing(
-    few_folder: Path, few_digits: tuple[str, ...], invoke: Callable[..., Result], tmp_path: Path
+    fitted_model: Path, few_digits: tuple[str, ...], invoke: Callable[..., Result], tmp_path: Path
 ) -> None:
     settings = ("data.scale=16", *SWEEP, "sweep.tolerance=0.9", "prune.criterion=taylor", "prune.score_on=test")
     changes = [f"--set={setting}" for setting in settings]
-    run_lab3("sweep", few_folder / "few.h5", *few_digits, *changes, "--run-id", "t")
+    run_lab3("sweep", fitted_model, *few_digits, *changes, "--run-id", "t")
     run = tmp_path / "runs" / "t"
     # Training images that are given now did not rank them.
     result = invoke("compact", run, "--k", "4", "--finetune", "1", "--train-data", few_digits[-1])
@@ -184,10 +162,10 @@ def test_training_images_are_needed(toy: Path, invoke: Callable[..., Result]) ->
 
 
 def test_a_compressed_network_is_finetuned_with_half_of_the_error(
-    digits_folder: Path, few_digits: tuple[str, ...], invoke: Callable[..., Result], tmp_path: Path
+    fitted_model: Path, few_digits: tuple[str, ...], invoke: Callable[..., Result], tmp_path: Path
 ) -> None:
     settings: tuple[Any, ...] = ("--set", "data.scale=16", "--budget", "0.2", "--finetune", "1", "--mode", "disabled")
-    result = invoke("compress", digits_folder / "run/model.h5", *few_digits, *settings, "--run-id", "f", "--json")
+    result = invoke("compress", fitted_model, *few_digits, *settings, "--run-id", "f", "--json")
     assert result.exit_code == 0, result.output
     summary, run = json.loads(result.stdout), tmp_path / "runs" / "f"
     tuned = json.loads((run / "compact" / "proof.json").read_text())["finetuned"]
