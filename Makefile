@@ -28,6 +28,12 @@ test-shared:  ## run the tests on CIFAR-10 and the trained VGG-16 beside the che
 test-online:  ## run the tests of W&B in trouble, against a stand-in server (minutes)
 	$(PYTHON) -m pytest -q -m online
 
+install-browser:  ## install Debian's Chromium and Playwright, for test-browser
+	apt-get install -y -qq chromium && $(PYTHON) -m pip install -q -e '.[test,browser]'
+
+test-browser:  ## open the pages of runs in a browser: keys, pointer, tables, phone, dark, paper, without a script
+	$(PYTHON) -m pytest -q -m browser
+
 test-chaos:  ## kill, cut, fill and start twice, send every hostile file through the command line (minutes)
 	$(PYTHON) -m pytest -q -m chaos
 

@@ -1,7 +1,8 @@
-"""Write docs/cli.md and docs/settings.md from the package itself, or with --check fail if one is stale."""
+"""Write cli.md, settings.md and report.schema.json from the package itself, or with --check fail if one is stale."""
 
 import ast
 import inspect
+import json
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -13,7 +14,9 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 from lab3.app.cli import main
+from lab3.base.reading import schema_of
 from lab3.config import Config
+from lab3.views.report.facts import Report
 
 SETTINGS = """\
 # Settings
@@ -111,7 +114,16 @@ def _yaml(default: Any) -> str:
     return str(default)
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": cli_page, "settings.md": settings_page}
+def report_schema() -> str:
+    """The JSON schema of `report.json`."""
+    return json.dumps(schema_of(Report), indent=1) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli_page,
+    "settings.md": settings_page,
+    "report.schema.json": report_schema,
+}
 
 if __name__ == "__main__":
     for file, page in PAGES.items():

@@ -81,8 +81,8 @@ def test_run_trains_sweeps_and_draws(digits_folder: Path, own: Path, invoke: Cal
     assert "W&B offline: no W&B key is configured" in output and "training digits_cnn on 1,352 images" in output
     assert sorted(path.name for path in own.iterdir()) == [
         "capture.npz", "certificate.csv", "channels.csv", "config.yaml", "epochs.csv", "epochs.jsonl", "figures",
-        "journal.jsonl", "lost.npz", "manifest.json", "metrics.csv", "model.h5", "results.csv", "scores.csv",
-        "summary.json", "wandb",
+        "journal.jsonl", "lost.npz", "manifest.json", "metrics.csv", "model.h5", "report.html", "report.json",
+        "report.md", "results.csv", "scores.csv", "summary.json", "wandb",
     ]  # fmt: skip
     assert len(read_csv(own / "results.csv")) == 32 and len(read_csv(own / "epochs.csv")) == 2
     pictures = {path.stem: Image.open(path) for path in (own / "figures").iterdir()}

@@ -30,7 +30,7 @@ def test_several_criteria_are_compared(
     group = tmp_path / "runs" / "g"
     assert sorted(path.name for path in group.iterdir()) == [
         "certificates.csv", "comparison.csv", "comparison.png", "experiment.yaml", "g-mean_activation", "g-oracle",
-        "group.json",
+        "group.json", "report.html", "report.json", "report.md",
     ]  # fmt: skip
     rows = read_csv(group / "comparison.csv")
     assert [(row["run"], row["layer"], row["k"], row["correct"]) for row in rows[:4]] == [

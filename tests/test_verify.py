@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from lab3.record.manifest import ModelFile, TrainedModel
+from lab3.record.manifest import REPORTS, ModelFile, TrainedModel
 from lab3.record.rundir import RunDir, runs_in
 from tests.folders import edit_json, edit_point, files_of, replace
 
@@ -43,12 +43,15 @@ def swap_channels_in_capture(run: Path) -> None:
 def test_an_intact_run_is_intact(toy: Path, own: Path, invoke: Callable[..., Result]) -> None:
     result = invoke("verify", toy, own)
     assert result.exit_code == 0 and result.stdout.splitlines() == [
-        "toy: intact, 4 points, 19 files",
-        "own: intact, 32 points, 22 files",
+        "toy: intact, 4 points, 22 files",
+        "own: intact, 32 points, 25 files",
     ]
     names = set(json.loads((own / "manifest.json").read_text())["files"])
     written = set(files_of(own))
-    assert names == written - {"manifest.json"} and {"model.h5", "summary.json", "figures/accuracy_curve.png"} <= names
+    assert (
+        names == written - {"manifest.json", *REPORTS}
+        and {"model.h5", "summary.json", "figures/accuracy_curve.png"} <= names
+    )
 
 
 def test_a_manifest_that_is_read_is_written_with_the_same_bytes(toy: Path, own: Path) -> None:
@@ -244,11 +247,11 @@ def test_an_unfinished_run_is_called_so_and_is_intact_after_resuming(toy: Path, 
     assert result.exit_code == 65 and "K=3 must have the channels pruned that the ranking gives" in result.stdout
     (toy / "journal.jsonl").write_bytes(content[: content.rindex(b'{"k":3')])
     assert invoke("resume", toy).exit_code == 0
-    assert invoke("verify", toy).stdout == "toy: intact, 4 points, 19 files\n"
+    assert invoke("verify", toy).stdout == "toy: intact, 4 points, 22 files\n"
 
 
 def test_a_run_that_only_trained(own: Path, invoke: Callable[..., Result]) -> None:
-    for path in (own / "journal.jsonl", *own.glob("*.npz"), *own.glob("[mrc]*.csv")):
+    for path in (own / "journal.jsonl", *own.glob("*.npz"), *own.glob("[mrc]*.csv"), *own.glob("report.*")):
         path.unlink()
     edit_json(own / "manifest.json", lambda manifest: (manifest.update(kind="train"), manifest.pop("files")))
     (own / "summary.json").write_text('{"kept_epoch": 1}')
@@ -285,4 +288,4 @@ from lab3.app.cli import main
 main(["verify", {str(toy)!r}], standalone_mode=False)
 print([name for name in ("keras", "tensorflow", "wandb", "matplotlib") if name in sys.modules])"""
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["toy: intact, 4 points, 19 files", "[]"], done.stderr
+    assert done.stdout.splitlines() == ["toy: intact, 4 points, 22 files", "[]"], done.stderr

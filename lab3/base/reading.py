@@ -60,3 +60,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value})
     return flat
+
+
+def schema_of(kind: type[Any]) -> dict[str, Any]:
+    """The JSON schema of a dataclass as it is written, with no other members."""
+    schema = TypeAdapter(kind).json_schema(mode="serialization")
+    for each in (schema, *schema.get("$defs", {}).values()):
+        if "properties" in each:
+            each["additionalProperties"] = False
+    return schema

@@ -18,6 +18,8 @@ from lab3.base.files import encode_json, sha256_file
 from lab3.base.reading import Value, differences, parse, reading
 
 Kind = Literal["sweep", "train", "compress"]
+# Views of a run that `lab3 report` makes from its folder.
+REPORTS = ("report.html", "report.json", "report.md")
 # Nothing else of the environment is kept: the rest can hold secrets.
 _VARIABLES = (
     "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
@@ -179,14 +181,14 @@ def _decode_signed(kind: type[Value], content: bytes) -> Value:
 def hash_files(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a run by its name in the run's folder.
 
-    Left out are the manifest itself, compact models, which have hashes of their own, what belongs to W&B's client, and
-    what is hidden, which a kill can leave.
+    Left out are the manifest itself, compact models, which have hashes of their own, reports, which are made from the
+    rest, what belongs to W&B's client, and what is hidden, which a kill can leave.
     """
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {
         name.as_posix(): sha256_file(folder / name)
         for name in names
-        if name.parts[0] not in ("manifest.json", "compact", "wandb")
+        if name.parts[0] not in ("manifest.json", "compact", "wandb", *REPORTS)
         and not any(part.startswith(".") for part in name.parts)
     }
 

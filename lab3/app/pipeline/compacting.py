@@ -34,6 +34,7 @@ from lab3.record.journal import check_header, read_lines
 from lab3.record.manifest import Manifest
 from lab3.record.rundir import RunDir, open_run
 from lab3.tracking import choose_mode
+from lab3.views.report import write_report
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def compact_run(
         if found is None:
             found, trials = _reach_target(work, points)
         compaction = _compact(work, *found, round_to, trials)
+        write_report(path)
         if choose_mode(session.mode, config.tracking.mode)[0] != "disabled":
             session.progress.say(f"`lab3 publish {path}` shows it in W&B")
         return run.compact, compaction

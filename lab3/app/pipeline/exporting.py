@@ -25,6 +25,7 @@ from lab3.record.compaction import read_compaction
 from lab3.record.exported import Exported, record_name
 from lab3.record.manifest import current_versions, now
 from lab3.record.rundir import open_run
+from lab3.views.report import write_report
 
 _BATCH, _LEAST_TOLERANCE = 250, 1e-4
 
@@ -83,6 +84,7 @@ def export_run(path: Path, session: Session, format: Format) -> tuple[Path, Expo
             written.rename(run.compact / written.name)
             write_atomically(run.compact / record_name(format), exported.encode())
             fsync_folder(run.compact)
+        write_report(path)
         return run.compact / FILES[format], exported
 
 

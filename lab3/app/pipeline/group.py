@@ -26,6 +26,7 @@ from lab3.record import tables
 from lab3.record.manifest import Kind
 from lab3.record.rundir import RunDir, claim_run, new_run_id, open_run
 from lab3.views.drawings import draw_comparison
+from lab3.views.report import write_report
 from lab3.vocabulary import Criterion
 
 Layer = str | int
@@ -176,6 +177,7 @@ def _work(plan: _Plan, path: Path, session: Session) -> Group:
     write_atomically(path / "certificates.csv", tables.certificates_csv(certificates))
     write_atomically(path / "comparison.csv", tables.comparison_csv(runs))
     draw_comparison(path, runs)
+    write_report(path)
     return Group(path, runs, certificates)
 
 

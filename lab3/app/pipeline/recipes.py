@@ -21,6 +21,7 @@ from lab3.record.manifest import Kind, Manifest, TrainedModel, hash_files, make_
 from lab3.record.rundir import RunDir, claim_run, new_run_id, open_run
 from lab3.tracking import Mode, open_tracker
 from lab3.tracking.events import Alert
+from lab3.views.report import write_report
 
 _REMEDY = "put the file back, or start a new run"
 
@@ -149,6 +150,7 @@ def _compute(work: Work) -> None:
     finished = replace(work.manifest, finished_at=now(), elapsed_s=elapsed)
     _finish(work, finished, {"run_id": run.run_id, **summary})
     events.replay("compact")
+    write_report(run.path)
     if "sentence" in summary:
         events.log(Alert(f"{work.manifest.kind} finished", summary["sentence"]))
 

@@ -7,6 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import lab3
 from lab3.analysis.certificate import Certificate
 from lab3.app.pipeline.answers import certify_run, read_evidence
 from lab3.app.pipeline.checks import check_inputs, check_points, check_same_settings, input_files, sweep_header
@@ -22,8 +23,9 @@ from lab3.record import readers, tables
 from lab3.record.compaction import PROOF_JSON, read_compaction
 from lab3.record.exported import read_exports, record_name
 from lab3.record.journal import check_header, read_lines
-from lab3.record.manifest import Manifest, hash_files
+from lab3.record.manifest import REPORTS, Manifest, hash_files
 from lab3.record.rundir import RunDir, open_run
+from lab3.views.report import render_report
 
 
 @dataclass
@@ -86,6 +88,9 @@ def verify_run(path: Path) -> Verified:
         if manifest.kind == "compress" and (found.is_finished or run.measured_jsonl.exists()):
             with found.collecting():
                 _check_compression(run, config, manifest, found)
+        if found.is_finished and not found.problems:
+            with found.collecting():
+                _check_report(run, manifest, found)
     return found
 
 
@@ -198,6 +203,18 @@ def _check_compression(run: RunDir, config: Config, manifest: Manifest, found: V
         }
         _compare_tables(run, renderers, found)
         _compare_summary(run, lambda: summarise(measured, decision), found)
+
+
+def _check_report(run: RunDir, manifest: Manifest, found: Verified) -> None:
+    """The report against what the folder gives; another lab3 may write it in other words."""
+    there = [name for name in REPORTS if (run.path / name).exists()]
+    if manifest.lab3 != lab3.__version__ or not there:
+        return
+    rendered = render_report(run.path)
+    for name in there:
+        if (run.path / name).read_bytes() != rendered[name]:
+            found.problems.append(f"{name} is not what the folder gives; write it again with `lab3 report {run.path}`")
+    found.n_files += len(there)
 
 
 def _compare_tables(run: RunDir, renderers: Mapping[str, Callable[[], bytes]], found: Verified) -> None:

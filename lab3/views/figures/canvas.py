@@ -24,10 +24,12 @@ def about(*, criterion: str | None, effect: str | None, n_images: int, source: s
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write `figure` as PNG in one durable step."""
+    """Write `figure` in one durable step, as PNG, SVG or PDF by the path's ending."""
     with replacing(path) as temporary:
         # Without a fixed Software entry the bytes differ from version to version.
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": "lab3"})
+        metadata = {".png": {"Software": "lab3"}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+        kind = path.suffix
+        figure.savefig(temporary, format=kind[1:], dpi=120, metadata=metadata[kind])
 
 
 def set_title(axes: Any, *text: str, size: float = 10.0) -> None:

@@ -1,0 +1,150 @@
+"""Pages of real runs in a real browser, from the disk: pointer, keys, tables, phone, dark, paper, no script."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from lab3.inputs.model_files import save_model
+from tests.conftest import MakeOnce, run_lab3
+
+pytestmark = pytest.mark.browser
+
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def wide(make_once: MakeOnce) -> Path:
+    """The report of a sweep of 512 channels, 12 by 12 maps, on 300 images of ten classes."""
+
+    def make(folder: Path) -> None:
+        keras.utils.set_random_seed(0)
+        layers = [keras.Input((14, 14, 3)), keras.layers.Conv2D(512, 3, activation="relu", name="wide")]
+        model = keras.Sequential([*layers, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)])
+        images_nhwc = np.random.default_rng(0).integers(0, 256, (300, 14, 14, 3)).astype(np.uint8)
+        labels_n = np.asarray(model(images_nhwc / np.float32(255))).argmax(axis=1)
+        model.layers[-1].activation = keras.activations.softmax
+        save_model(model, folder / "wide.h5")
+        np.savez(folder / "wide.npz", x_test=images_nhwc, y_test=labels_n)
+        run_lab3("sweep", folder / "wide.h5", "--data", folder / "wide.npz", "--run-id", "wide")
+
+    return make_once("wide", make) / "runs" / "wide" / "report.html"
+
+
+class Opened:
+    """A page of the disk, with what it said and asked for."""
+
+    def __init__(self, browser: Any, path: Path, width: int = 1100, **settings: Any) -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, **settings)
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(path.resolve().as_uri())
+
+    def check_quiet(self) -> None:
+        """It said nothing, and asked for nothing but itself and the pictures inside it."""
+        assert self.said == []
+        assert [url for url in self.asked[1:] if not url.startswith("data:")] == []
+
+
+@pytest.fixture
+def digits(digits_folder: Path) -> Path:
+    return digits_folder / "run" / "report.html"
+
+
+def test_keys_pointer_and_slider_choose_a_k(browser: Any, digits: Path) -> None:
+    opened = Opened(browser, digits)
+    page, read = opened.page, lambda: opened.page.inner_text("#readout")
+    start = int(page.input_value("#k"))
+    assert read().startswith(f"K = {start}: accuracy ")
+    chart = page.locator("svg.follows").first
+    chart.focus()
+    page.keyboard.press("ArrowRight")
+    assert read().startswith(f"K = {start + 1}: ")
+    page.keyboard.press("End")
+    assert read().startswith("K = 31: ") and page.inner_text("#tiles-k") == "K = 31"
+    assert page.locator(".tiles .gone").count() == 31
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Home")
+    assert read().startswith("K = 0: ") and page.locator(".tiles .gone").count() == 0
+    box = chart.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * (58 + (866 - 58) * 10 / 31) / 880, box["y"] + 100)
+    assert read().startswith("K = 10: ") and page.locator(".tiles .gone").count() == 10
+    page.focus("#k")
+    page.keyboard.press("ArrowRight")
+    assert read().startswith("K = 11: ")
+    assert page.get_attribute("#k", "aria-valuetext") == read()
+    xs = page.eval_on_selector_all(".cursor", "all => all.map(line => line.getAttribute('x1'))")
+    assert len(xs) == 3 and len(set(xs)) == 1
+    opened.check_quiet()
+
+
+def test_the_channel_table_sorts_and_finds(browser: Any, wide: Path) -> None:
+    opened = Opened(browser, wide)
+    page = opened.page
+    page.get_by_text("Table of all 512 channels").click()
+
+    def column(number: int) -> list[float]:
+        cells = page.eval_on_selector_all(
+            f"#channels tbody td:nth-child({number})", "all => all.map(c => c.textContent)"
+        )
+        return [float("inf") if cell == "-" else float(cell.replace(",", "")) for cell in cells]
+
+    assert column(4) == list(range(512)), "the least important first"
+    for expected in (sorted(column(3)), sorted(column(3))[::-1]):
+        page.get_by_role("button", name="importance").click()
+        assert column(3) == expected
+    assert page.get_attribute("#channels th:nth-child(3)", "aria-sort") == "descending"
+    page.fill("#find", "137")
+    assert page.locator("#channels tbody tr:visible td:first-child").all_inner_texts() == ["137"]
+    opened.check_quiet()
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_the_screen(browser: Any, digits: Path, wide: Path, width: int, scheme: str) -> None:
+    for path in (digits, wide):
+        opened = Opened(browser, path, width, color_scheme=scheme)
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+        background = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+        opened.check_quiet()
+
+
+def test_without_a_script_all_is_there(browser: Any, digits: Path) -> None:
+    opened = Opened(browser, digits, java_script_enabled=False)
+    page = opened.page
+    assert page.locator("svg.chart").count() == 4 and page.locator(".tiles .tile").count() == 32
+    assert not page.locator("#k").is_visible()
+    page.get_by_text("Table of all 32 K").click()
+    assert page.locator("tbody").first.locator("tr").count() == 32
+    opened.check_quiet()
+
+
+def test_it_can_be_printed(browser: Any, digits: Path, tmp_path: Path) -> None:
+    opened = Opened(browser, digits)
+    opened.page.pdf(path=tmp_path / "report.pdf", format="A4")
+    assert len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes())) in range(2, 10)
+    opened.check_quiet()
+
+
+def test_a_page_of_512_channels_is_small(wide: Path) -> None:
+    assert wide.stat().st_size <= 1_500_000
