@@ -1,7 +1,12 @@
 """Pages of real runs in a real browser, from the disk: pointer, keys, tables, phone, dark, paper, no script."""
 
 import re
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ import pytest
 
 from lab3.inputs.model_files import save_model
 from tests.conftest import MakeOnce, run_lab3
+from tests.folders import unfinish
 
 pytestmark = pytest.mark.browser
 
@@ -48,16 +54,16 @@ def wide(make_once: MakeOnce) -> Path:
 
 
 class Opened:
-    """A page of the disk, with what it said and asked for."""
+    """A page of the disk, or at an address, with what it said and asked for."""
 
-    def __init__(self, browser: Any, path: Path, width: int = 1100, **settings: Any) -> None:
+    def __init__(self, browser: Any, place: Path | str, width: int = 1100, **settings: Any) -> None:
         self.page = browser.new_page(viewport={"width": width, "height": 900}, **settings)
         self.said: list[str] = []
         self.asked: list[str] = []
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(path.resolve().as_uri())
+        self.page.goto(place if isinstance(place, str) else place.resolve().as_uri())
 
     def check_quiet(self) -> None:
         """It said nothing, and asked for nothing but itself and the pictures inside it."""
@@ -148,3 +154,48 @@ def test_it_can_be_printed(browser: Any, digits: Path, tmp_path: Path) -> None:
 
 def test_a_page_of_512_channels_is_small(wide: Path) -> None:
     assert wide.stat().st_size <= 1_500_000
+
+
+def test_the_dashboard_follows_a_run(browser: Any, toy: Path) -> None:
+    expect = pytest.importorskip("playwright.sync_api").expect
+    run = unfinish(toy, 2)
+    with serving(toy.parent) as address:
+        opened = Opened(browser, address)
+        page = opened.page
+        state = page.locator(f'tr[data-run="{run.name}"] .state')
+        assert state.inner_text() == "killed at 2" and page.inner_text("#count") == "2 of 2 runs"
+        live = Opened(browser, f"{address}run/{run.name}")
+        last = live.page.locator("#live-last")
+        expect(last).to_have_text("K = 1: accuracy 1.0000, 2 points so far")
+        # As the process that resumes it would.
+        lines = (toy / "journal.jsonl").read_bytes().splitlines(keepends=True)
+        (run / "journal.jsonl").write_bytes(b"".join(lines[:4]))
+        expect(last).to_have_text("K = 2: accuracy 0.7500, 3 points so far")
+        expect(state).to_have_text("killed at 3")
+        shutil.copy(toy / "summary.json", run)
+        shutil.copy(toy / "journal.jsonl", run)
+        live.page.wait_for_selector("text=Accuracy over K")
+        page.check('input[value="toy"]')
+        page.get_by_role("button", name="Compare the chosen runs").click()
+        assert page.locator("svg.chart polyline").count() == 1
+        page.go_back()
+        page.get_by_role("link", name="toy", exact=True).click()
+        page.focus("#k")
+        page.keyboard.press("End")
+        assert page.inner_text("#readout").startswith("K = 3: ")
+        assert opened.said == live.said == [] and all(
+            url.startswith(address) for url in opened.asked if "data:" not in url
+        )
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The address of the service over a folder, in a process of its own."""
+    command = [sys.executable, "-m", "lab3", "dashboard", "serve", str(folder), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().split()[0]
+        finally:
+            process.send_signal(signal.SIGINT)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,8 +32,15 @@ def parse(kind: type[Value], values: Sequence[object], *, is_strict: bool = True
 
     Nothing is converted and no member is unknown, unless `is_strict` is False: then text may be a number, as "nan" is.
     """
-    adapter = TypeAdapter(list[kind], config=_STRICT if is_strict else None)  # type: ignore[valid-type]
-    return adapter.validate_json(json.dumps(values))
+    adapter = _adapter_of(kind, is_strict)  # type: ignore[arg-type]  # of a generic function's type
+    found: list[Value] = adapter.validate_json(json.dumps(values))
+    return found
+
+
+@cache
+def _adapter_of(kind: Any, is_strict: bool) -> TypeAdapter[Any]:
+    """Made once: that takes longer than to read a run's manifest."""
+    return TypeAdapter(list[kind], config=_STRICT if is_strict else None)
 
 
 def _problem(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """Commands about runs that are there: verify, rerun, publish, dashboard."""
 
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +128,57 @@ def publish_command(runs: tuple[Path, ...], check: bool) -> None:
 
 @click.group("dashboard")
 def dashboard_group() -> None:
-    """Weights & Biases workspaces and reports as code.
+    """Runs in the browser: served from a folder, or as W&B workspaces and reports.
 
     \b
-    Example:
+    Examples:
+      lab3 dashboard serve runs
       lab3 dashboard push --dry-run
     """
+
+
+@dashboard_group.command("serve")
+@click.argument("runs", type=a_path, default="runs")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8265, show_default=True, help="0: any that is free.")
+@click.option("--token", envvar="LAB3_DASHBOARD_TOKEN", help="What a browser must give; needed beyond this machine.")
+@click.option("--allow-host", "names", multiple=True, metavar="NAME", help="A name of this machine that browsers use.")
+def serve_command(runs: Path, host: str, port: int, token: str | None, names: tuple[str, ...]) -> None:
+    """Show a folder of runs in the browser, live and read-only: list, pages, comparisons, downloads.
+
+    It listens on this machine alone. Anywhere else it needs a token, and the names that browsers use for it. /healthz
+    and /metrics are for monitors. Needs the extra serve: pip install 'lab3[serve]'.
+
+    \b
+    Examples:
+      lab3 dashboard serve
+      LAB3_DASHBOARD_TOKEN=... lab3 dashboard serve archive --host 0.0.0.0 --allow-host lab.example.org
+    """
+    if not runs.is_dir():
+        raise ConfigError(f"the folder of runs must exist, got {runs}; give another")
+    is_here = host in ("127.0.0.1", "::1", "localhost")
+    if not is_here and (not token or len(token) < 16):
+        raise ConfigError(f"--host {host} needs a --token of at least 16 characters: others can reach it there")
+    try:
+        import uvicorn
+
+        from lab3.views.dashboard import make_service
+    except ImportError as error:
+        raise ConfigError(f"the package {error.name} is missing; pip install 'lab3[serve]'") from error
+
+    hosts = ("127.0.0.1", "localhost", "[::1]", *(name.lower() for name in names))
+    service = make_service(runs, hosts=hosts, token=token)
+    config = uvicorn.Config(service, host=host, port=port, log_level="warning", server_header=False)
+    server = uvicorn.Server(config)
+    sockets = [config.bind_socket()]
+    # From here on whoever asks waits for an answer.
+    sockets[0].listen()
+    shown = sockets[0].getsockname()
+    click.echo(f"http://{shown[0] if is_here else host}:{shown[1]}/ shows {runs}; Ctrl+C ends it")
+    # The server ends by itself, then raises the signal again.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=sockets)
 
 
 @dashboard_group.command("push")

@@ -15,12 +15,10 @@ from lab3.base.files import encode_json, write_atomically
 from lab3.record.compaction import Compaction, Measures
 from lab3.record.readers import read_capture, read_lost
 from lab3.record.rundir import RunDir
-from lab3.views.report.charts import Chart, Line, draw, style_of
 from lab3.views.report.facts import Report, Sweep
 from lab3.views.report.gather import gather_report
 from lab3.views.report.pictures import data_uri, n_columns, sprite_of_maps, stitch
-
-_MOST_CLASSES = 16
+from lab3.views.report.plots import draw_charts
 
 
 def write_report(path: Path) -> Path:
@@ -58,7 +56,7 @@ def _environment() -> Environment:
 
 
 def _render_page(path: Path, report: Report) -> str:
-    extra: dict[str, Any] = {"charts": _charts(report), "maps": None, "lost": None, "data": None}
+    extra: dict[str, Any] = {"charts": draw_charts(report), "maps": None, "lost": None, "data": None}
     css, js = _text("report.css"), _text("report.js")
     if report.sweep is not None:
         run, sweep = RunDir(path), report.sweep
@@ -132,109 +130,6 @@ def _cost_rows(compaction: Compaction | None) -> list[tuple[str, float, float, s
 
     before, after = rows_of(compaction.before), rows_of(compaction.after)
     return [(name, value, after[name], f"{100 * after[name] / value:.0f} %") for name, value in before.items() if value]
-
-
-def _charts(report: Report) -> dict[str, Markup]:
-    charts: dict[str, Markup] = {}
-    if report.sweep is not None:
-        charts |= _sweep_charts(report.sweep)
-    if report.epochs:
-        charts["learning"] = _learning_chart(report)
-    if report.members:
-        lines = [
-            Line(each.label, [share for share, _ in each.curve], [right for _, right in each.curve], style_of(number))
-            for number, each in enumerate(report.members)
-        ]
-        top = max(max(line.ys) for line in lines)
-        charts["members"] = draw(
-            Chart("Accuracy against the share pruned", "share of channels pruned", "accuracy", lines, 1, _top(top))
-        )
-    if report.compression is not None:
-        charts["frontier"] = _frontier_chart(report)
-    return charts
-
-
-def _sweep_charts(sweep: Sweep) -> dict[str, Markup]:
-    points, n = sweep.points, sweep.n_images
-    ks = [point.k for point in points]
-    x_label, x_max = f"K, channels pruned of {sweep.n_channels}", max(ks[-1], 1)
-    accuracy = [point.accuracy for point in points]
-    low = [point.band_low for point in points if point.band_low is not None]
-    high = [point.band_high for point in points if point.band_high is not None]
-    chance = 1 / len(sweep.class_names)
-    posts = [(sweep.certified_k, "certified", f"certified: K = {sweep.certified_k}")] * bool(sweep.certified_n_pruned)
-    posts += [(k, "observed", f"observed: K = {k}") for k in [sweep.observed_k] if k is not None]
-    fifth = sweep.n_channels // 5
-    posts += [(fifth, "fifth", f"a fifth, the first report's choice: K = {fifth}")] * (0 < fifth <= x_max)
-    common: dict[str, Any] = {"x_max": x_max, "has_cursor": True}
-    curve = Chart(
-        f"Accuracy as channels of {sweep.layer} are pruned", x_label, f"accuracy on {n:,} images",
-        [Line("accuracy", ks, accuracy, "c0")], y_max=_top(max([*accuracy, *high])),
-        rules=[(chance, "chance", f"chance: {chance:.3g}")], posts=posts,
-        band=(ks, low, high, f"{100 * sweep.confidence:g} % band of all K at once") if low else None, **common,
-    )  # fmt: skip
-    flips = [[point.n_lost for point in points], [point.n_gained for point in points]]
-    flip_chart = Chart(
-        "Images lost and gained against K = 0", x_label, f"of {n:,} images",
-        [Line("lost: right at K = 0, now wrong", ks, flips[0], "c1"), Line("gained", ks, flips[1], "c2 d1")],
-        y_max=_top(max(map(max, flips)), 1e9), **common,
-    )  # fmt: skip
-    shown = _fallen_classes(sweep)
-    lines = [
-        Line(
-            sweep.class_names[label],
-            ks,
-            [point.class_correct[label] / sweep.class_total[label] for point in points],
-            style_of(number),
-        )
-        for number, label in enumerate(shown)
-    ]
-    class_chart = Chart("Accuracy by class", x_label, "accuracy of the class", lines, y_max=1, **common)
-    return {"accuracy": draw(curve), "flips": draw(flip_chart), "classes": draw(class_chart)}
-
-
-def _fallen_classes(sweep: Sweep) -> list[int]:
-    """The classes that are drawn, those that fall most at the certified K, or else the last, first."""
-    at = next((point for point in sweep.points if point.k == sweep.certified_k and point.n_pruned), sweep.points[-1])
-    first = sweep.points[0]
-    labels = [label for label, total in enumerate(sweep.class_total) if total]
-
-    def change(label: int) -> float:
-        return (at.class_correct[label] - first.class_correct[label]) / sweep.class_total[label]
-
-    return sorted(labels, key=change)[:_MOST_CLASSES]
-
-
-def _learning_chart(report: Report) -> Markup:
-    numbers = [epoch.epoch for epoch in report.epochs]
-    lines = []
-    for number, (name, label) in enumerate((("accuracy", "training"), ("val_accuracy", "validation"))):
-        known = [(e.epoch, v) for e in report.epochs if (v := getattr(e, name)) is not None]
-        if known:
-            lines.append(Line(label, [each for each, _ in known], [each for _, each in known], style_of(number)))
-    return draw(Chart("Accuracy by epoch of training", "epoch", "accuracy", lines, numbers[-1], 1))
-
-
-def _frontier_chart(report: Report) -> Markup:
-    compression = report.compression
-    assert compression is not None
-    frontier = compression.frontier
-    shares, lost = [each.cost_share for each in frontier], [100 * each.lost for each in frontier]
-    last = next((each for each in reversed(frontier) if each.is_certified and each.n_pruned), None)
-    marks = [(last.cost_share, 100 * last.lost, "mark", "the last that is certified")] if last else []
-    budget = 100 * compression.budget
-    return draw(
-        Chart(
-            f"Accuracy lost against {compression.cost} left", f"{compression.cost} left", "points lost when choosing",
-            [Line("plans", shares, lost, "c0")], 1, _top(max([budget, *lost]), 1e9), y_min=min(0, *lost),
-            rules=[(budget, "chance", f"budget: {budget:g} points")], marks=marks, is_percent_left=True,
-        )
-    )  # fmt: skip
-
-
-def _top(value: float, most: float = 1.0) -> float:
-    """A little above the highest value."""
-    return min(most, 1.06 * value) or 1.0
 
 
 def _maps(run: RunDir, sweep: Sweep) -> dict[str, Any]:

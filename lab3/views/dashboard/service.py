@@ -1,0 +1,212 @@
+"""The pages of the service and what they ask for."""
+
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from lab3.errors import Lab3Error
+from lab3.record.listing import Listed
+from lab3.record.readers import read_points
+from lab3.record.rundir import RunDir
+from lab3.views.dashboard.guard import Guard
+from lab3.views.dashboard.watch import DOWNLOADS, Watch, is_plain
+from lab3.views.report import render_report
+from lab3.views.report.facts import Member
+from lab3.views.report.plots import draw_members
+
+_FILTERS = ("condition", "kind", "layer", "criterion", "effect")
+_MOST_COMPARED, _MOST_PAGES = 12, 16
+
+
+def make_service(
+    folder: Path, *, hosts: Sequence[str] = ("127.0.0.1", "localhost", "[::1]"), token: str | None = None
+) -> Starlette:
+    """The service over the runs in `folder` for these names of this machine; with a `token` only for those who give it.
+
+    It writes nothing. Only runs that stand in the folder are shown, by their names; of them only plain files are read.
+    """
+    service = _Service(folder)
+    routes = [
+        Route("/", service.index),
+        Route("/api/runs", service.runs),
+        Route("/api/points/{run:path}", service.points),
+        Route("/run/{run:path}", service.run),
+        Route("/file/{run:path}", service.file),
+        Route("/compare", service.compare),
+        Route("/healthz", service.healthz),
+        Route("/metrics", service.metrics),
+        Route("/static/{name}", service.static),
+    ]
+    return Starlette(routes=routes, middleware=[Middleware(Guard, hosts=hosts, token=token)])
+
+
+class _Service:
+    """What answers. Functions without `async` run on threads, so that a large page holds nobody up."""
+
+    def __init__(self, folder: Path) -> None:
+        self._watch = Watch(folder)
+        self._pages: OrderedDict[tuple[str, float], bytes] = OrderedDict()
+        self._pages_lock = threading.Lock()
+        self._templates = Environment(
+            loader=PackageLoader("lab3.views.dashboard"), autoescape=True, undefined=StrictUndefined,
+            trim_blocks=True, lstrip_blocks=True,
+        )  # fmt: skip
+        self._registry = CollectorRegistry()
+        self._n_runs = Gauge("lab3_runs", "Runs in the folder by state.", ["state"], registry=self._registry)
+        self._looks = Counter("lab3_looks", "How often the folder was looked at.", registry=self._registry)
+        self._look_s = Gauge("lab3_look_seconds", "How long the last look took.", registry=self._registry)
+
+    def index(self, request: Request) -> Response:
+        rows = [row for row, _ in self._look()]
+        chosen = {name: request.query_params.get(name, "") for name in (*_FILTERS, "q")}
+        shown = [row for row in rows if _fits(row, chosen)]
+        options = {name: sorted({value for row in rows if (value := getattr(row, name))}) for name in _FILTERS}
+        return self._page(
+            "index.html", rows=shown, n_all=len(rows), chosen=chosen, options=options, version=self._watch.version
+        )
+
+    def runs(self, request: Request) -> Response:
+        """The rows that changed behind the look `since`."""
+        since = _number(request.query_params.get("since"))
+        rows = self._look()
+        changed = [vars(row) for row, version in rows if version > since]
+        return JSONResponse({"version": self._watch.version, "runs": changed, "n_all": len(rows)})
+
+    def points(self, request: Request) -> Response:
+        """The points of a run behind the first `after`."""
+        name, after = request.path_params["run"], _number(request.query_params.get("after"))
+        if not name or self._find(name) is None:
+            return _missing()
+        return JSONResponse({"points": self._watch.points_after(name, after)})
+
+    def run(self, request: Request) -> Response:
+        name = request.path_params["run"]
+        found = self._find(name)
+        if found is None:
+            return _missing()
+        path, row = found
+        if row.condition != "finished":
+            return self._page("live.html", row=row)
+        try:
+            content = self._report(name, path)
+        except Lab3Error as error:
+            return self._page("damaged.html", row=row, error=str(error))
+        page = content.decode().replace('<p class="kind">', '<p class="kind"><a href="/">all runs</a> · ', 1)
+        # The page's own policy, which names its one script; what a meta element cannot say comes with it.
+        own = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+        policy = (
+            own.group(1).replace("&#39;", "'") if own else "default-src 'none'"
+        ) + "; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+    def file(self, request: Request) -> Response:
+        """A file of a run, the `name` in the query."""
+        found, name = self._find(request.path_params["run"]), request.query_params.get("name", "")
+        if found is None or name not in DOWNLOADS or not is_plain(found[0]):
+            return _missing()
+        path = found[0] / name
+        if path.is_symlink() or path.parent.is_symlink() or not path.is_file():
+            return _missing()
+        run_id = re.sub(r"[^A-Za-z0-9_.-]", "_", found[1].run_id)
+        return FileResponse(path, media_type="application/octet-stream", filename=f"{run_id}-{path.name}")
+
+    def compare(self, request: Request) -> Response:
+        members = []
+        for name in request.query_params.getlist("run")[:_MOST_COMPARED]:
+            found = self._find(name)
+            if found is None or found[1].layer is None or found[1].n_channels is None:
+                continue
+            members.append(_member(*found))
+        chart = draw_members(members) if members else None
+        return self._page("compare.html", chart=chart, members=members)
+
+    def healthz(self, _request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    def metrics(self, _request: Request) -> Response:
+        counts: dict[str, int] = {}
+        for row, _ in self._look():
+            counts[row.condition] = counts.get(row.condition, 0) + 1
+        for state in ("finished", "running", "stalled", "killed", "damaged"):
+            self._n_runs.labels(state).set(counts.get(state, 0))
+        return Response(generate_latest(self._registry), media_type="text/plain; version=0.0.4")
+
+    def static(self, request: Request) -> Response:
+        kinds = {"dashboard.css": "text/css", "dashboard.js": "text/javascript", "report.css": "text/css"}
+        name = request.path_params["name"]
+        if name not in kinds:
+            return _missing()
+        package = "report" if name == "report.css" else "dashboard"
+        source = Path(__file__).parents[1] / package / "templates" / name
+        return Response(source.read_bytes(), media_type=kinds[name])
+
+    def _look(self) -> list[tuple[Listed, int]]:
+        start = time.perf_counter()
+        rows = self._watch.look()
+        self._looks.inc()
+        self._look_s.set(time.perf_counter() - start)
+        return rows
+
+    def _find(self, name: str) -> tuple[Path, Listed] | None:
+        row = next((row for row, _ in self._look() if row.path == name), None)
+        path = self._watch.path_of(name)
+        return (path, row) if row is not None and path is not None else None
+
+    def _report(self, name: str, path: Path) -> bytes:
+        """The page, made from the folder: a page that lies in it can be anybody's."""
+        times = [
+            (path / each).stat().st_mtime for each in ("summary.json", "compact/proof.json") if (path / each).exists()
+        ]
+        key = (name, max(times))
+        with self._pages_lock:
+            if key not in self._pages:
+                self._pages[key] = render_report(path)["report.html"]
+                if len(self._pages) > _MOST_PAGES:
+                    self._pages.popitem(last=False)
+            self._pages.move_to_end(key)
+            return self._pages[key]
+
+    def _page(self, name: str, **facts: object) -> Response:
+        return HTMLResponse(self._templates.get_template(name).render(**facts))
+
+
+def _fits(row: Listed, chosen: dict[str, str]) -> bool:
+    text = f"{row.path} {row.layer or ''} {row.criterion or ''}".lower()
+    return chosen["q"].lower() in text and all(
+        not chosen[name] or str(getattr(row, name)) == chosen[name] for name in _FILTERS
+    )
+
+
+def _member(path: Path, row: Listed) -> Member:
+    n_channels = row.n_channels or 1
+    return Member(
+        label=row.path,
+        run_id=row.run_id,
+        layer=row.layer or "",
+        criterion=row.criterion or "",
+        n_channels=n_channels,
+        certified_k=row.certified_k or 0,
+        certified_share=row.certified_share or 0.0,
+        baseline=row.baseline,
+        sentence=row.sentence or "",
+        curve=tuple((point.n_pruned / n_channels, point.accuracy) for point in read_points(RunDir(path))),
+    )
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else 0
+
+
+def _missing() -> Response:
+    return PlainTextResponse("There is no such page.\n", 404)
