@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from lab3.analysis.certificate import Evidence, certify
+from lab3.app.cli import main
 from lab3.pruning.engine import SweepPoint
 from lab3.views.figures import (
     about,
@@ -229,3 +231,27 @@ def test_a_run_draws_its_figures(toy_files: tuple[Path, Path]) -> None:
     maps, ends = ("feature_map_0", "feature_maps", "feature_maps_k2"), ("class_accuracy", "flips", "confusion_k0")
     assert set(figures) == {*maps, *ends, "accuracy_curve", "confusion_k2"}
     assert all(min(size) >= 400 for size in figures.values()), figures
+
+
+def test_figures_are_drawn_again_from_the_folder(toy_files: tuple[Path, Path]) -> None:
+    model, data = toy_files
+    run_lab3("sweep", model, "--data", data, "--set", "data.scale=1", "--run-id", "r")
+    for kind, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
+        run_lab3("figures", "runs/r", "--format", kind)
+        drawn = {path.stem: path.read_bytes() for path in Path("r-figures").glob(f"*.{kind}")}
+        assert set(drawn) == {path.stem for path in Path("runs/r/figures").iterdir()}
+        assert all(content.startswith(start) for content in drawn.values())
+    for path in Path("runs/r/figures").iterdir():
+        assert path.read_bytes() == Path("r-figures", path.name).read_bytes(), path.name
+    refused = CliRunner().invoke(main, ["figures", "runs/r", "--out", "runs/r/figures"])
+    assert refused.exit_code == 78 and "--out must not lie in the run" in refused.stderr
+
+
+@pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
+def test_a_figure_has_the_same_bytes_each_time(kind: str, tmp_path: Path) -> None:
+    contents = []
+    for name in ("a", "b"):
+        figure = plot_comparison({"one": [(0, 1.0), (0.5, 0.9)], "two": [(0, 1.0), (0.5, 0.8)]}, "a title", "facts")
+        save_figure(figure, tmp_path / f"{name}.{kind}")
+        contents.append((tmp_path / f"{name}.{kind}").read_bytes())
+    assert contents[0] == contents[1]

@@ -1,4 +1,4 @@
-"""Commands that show what run folders hold: report, runs, show, compare. None of them loads Keras."""
+"""Commands that show what run folders hold: report, runs, show, figures, compare. None of them loads Keras."""
 
 import json
 from dataclasses import asdict
@@ -132,6 +132,27 @@ def _show_sweep(sweep: Any) -> None:
         cells = (str(point.k), str(point.n_pruned), f"{point.accuracy:.4f}", str(point.n_lost), str(point.n_gained))
         table.add_row(*cells, Text(bar))
     print_table(table)
+
+
+@click.command("figures")
+@click.argument("run", type=a_path)
+@click.option("--format", "kind", type=click.Choice(["png", "svg", "pdf"]), default="pdf", show_default=True)
+@click.option("--out", type=a_path, help="Folder to draw into; by default the run's id with -figures behind it.")
+def figures_command(run: Path, kind: Any, out: Path | None) -> None:
+    """Draw the figures of a finished run again, for papers, from its folder alone.
+
+    The last line printed is the folder.
+
+    \b
+    Example:
+      lab3 figures runs/vgg16_cifar10-20260101-120000-ab12 --format svg
+    """
+    from lab3.app.pipeline.redrawing import redraw
+
+    out = out or Path(f"{run.resolve().name}-figures")
+    for path in redraw(run, out, kind):
+        click.echo(str(path))
+    click.echo(str(out))
 
 
 @click.command("compare")

@@ -109,7 +109,7 @@ def _write_results(work: Work, split: Split, points: Sequence[SweepPoint]) -> di
     certificate = certify_run(config, evidence)
     if not points[0].is_inferred:
         write_atomically(run.certificate_csv, tables.certificate_csv(points, certificate))
-    draw_results(run, evidence, certificate, lost, _facts(config, test))
+    draw_results(run.figure, evidence, certificate, lost, _facts(config, test))
     work.events.replay("end")
     layer = {"layer": split.layer_name, "layer_index": split.layer_index, "n_channels": split.n_channels}
     settings = {
@@ -215,7 +215,9 @@ def _rank(work: Work, split: Split, captured: Capture) -> tuple[PruneStep, ...]:
     channels = channel_stats(scores.importance_c, steps)
     write_atomically(run.channels_csv, tables.channels_csv(channels))
     drawn = [step for step in steps if step.k in config.sweep.feature_maps_k]
-    draw_feature_maps(run, split.layer_name, mean_map_hwc, split.pruned_map, drawn, _facts(config, materials.test))
+    draw_feature_maps(
+        run.figure, split.layer_name, mean_map_hwc, split.pruned_map, drawn, _facts(config, materials.test)
+    )
     work.events.replay("channels")
     return steps
 

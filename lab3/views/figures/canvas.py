@@ -25,7 +25,10 @@ def about(*, criterion: str | None, effect: str | None, n_images: int, source: s
 
 def save_figure(figure: Any, path: Path) -> None:
     """Write `figure` in one durable step, as PNG, SVG or PDF by the path's ending."""
-    with replacing(path) as temporary:
+    from matplotlib import rc_context
+
+    # Names inside an SVG are otherwise drawn by lot; type 42 fonts are text that an editor finds.
+    with replacing(path) as temporary, rc_context({"svg.hashsalt": "lab3", "pdf.fonttype": 42}):
         # Without a fixed Software entry the bytes differ from version to version.
         metadata = {".png": {"Software": "lab3"}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
         kind = path.suffix
