@@ -29,7 +29,7 @@ test-online:  ## run the tests of W&B in trouble, against a stand-in server (min
 	$(PYTHON) -m pytest -q -m online
 
 install-browser:  ## install Debian's Chromium and Playwright, for test-browser
-	apt-get install -y -qq chromium && $(PYTHON) -m pip install -q -e '.[test,browser]'
+	(test -x /usr/bin/chromium || apt-get install -y -qq chromium) && $(PYTHON) -m pip install -q -e '.[test,browser]'
 
 test-browser:  ## open the pages of runs in a browser: keys, pointer, tables, phone, dark, paper, without a script
 	$(PYTHON) -m pytest -q -m browser
@@ -64,6 +64,9 @@ fuzz:  ## try other random inputs than the default tests, above all to break the
 	  LAB3_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest -q tests/test_fuzz.py tests/test_journal.py tests/test_rank.py -k '$(READER)' \
 	    --hypothesis-show-statistics \
 	  || exit 1; done
+
+pictures:  ## make the pictures in docs/images of report, dashboard and terminal; make install-browser first
+	$(PYTHON) docs/pictures.py
 
 docs:  ## write docs/cli.md and docs/settings.md from the package itself
 	$(PYTHON) docs/build.py

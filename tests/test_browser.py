@@ -156,6 +156,28 @@ def test_a_page_of_512_channels_is_small(wide: Path) -> None:
     assert wide.stat().st_size <= 1_500_000
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(
+    browser: Any, digits: Path, fitted_model: Path, few_digits: tuple[str, ...], scheme: str
+) -> None:
+    """Rules of accessibility: names, contrast, order of headings, keyboard; with every table open."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    settings = ("--set", "data.scale=16", "--budget", "0.2", "--run-id", "c")
+    run_lab3("compress", fitted_model, *few_digits, *settings)
+    criteria = ("--criterion", "mean_activation", "--criterion", "oracle")
+    sweep = ("--set", "data.scale=16", "--set", "sweep.schedule=0:C:4", "--run-id", "g")
+    run_lab3("sweep", fitted_model, *few_digits, *criteria, *sweep)
+    pages: list[Path | str] = [digits, Path("runs/c/report.html"), Path("runs/g/report.html")]
+    with serving(Path("runs")) as address:
+        for place in [*pages, address, f"{address}compare?run=g/g-oracle"]:
+            # Its script comes from outside the page.
+            opened = Opened(browser, place, color_scheme=scheme, bypass_csp=True)
+            for summary in opened.page.query_selector_all("summary"):
+                summary.click()
+            found = axe.run(opened.page).response["violations"]
+            assert [(each["id"], each["nodes"][0]["html"]) for each in found] == [], place
+
+
 def test_the_dashboard_follows_a_run(browser: Any, toy: Path) -> None:
     expect = pytest.importorskip("playwright.sync_api").expect
     run = unfinish(toy, 2)
