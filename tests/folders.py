@@ -2,8 +2,13 @@
 
 import csv
 import json
+import os
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +75,24 @@ def own_copy(run: Path, copy: Path) -> Path:
     config = (copy / "config.yaml").read_text()
     (copy / "config.yaml").write_text(config.replace(str(run.parents[1]), str(copy.parents[1])))
     return copy
+
+
+@contextmanager
+def holding(run: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has the lock of a run, as one that works on it; it is killed at the end, if it lives."""
+    code = (
+        f"import fcntl, os, sys\nfcntl.flock(os.open({str(run)!r}, 0), fcntl.LOCK_EX)\n"
+        "print(1, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"1\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop it, as SIGSTOP does, and wait until it is."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)

@@ -27,7 +27,7 @@ from lab3.views.report import gather_report, render_report
 from lab3.views.report.charts import Chart, Line, draw, ticks
 from lab3.views.report.pictures import stitch
 from tests.conftest import run_lab3
-from tests.folders import read_csv, unfinish
+from tests.folders import holding, read_csv, stop, unfinish
 from tests.points import make_points
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "report.schema.json").read_text())
@@ -243,19 +243,10 @@ def test_a_list_tells_finished_killed_and_running_runs(toy: Path, invoke: Callab
 
 def test_a_stopped_process_is_told_from_one_that_works(toy: Path) -> None:
     run = RunDir(unfinish(toy, 1))
-    holder = subprocess.Popen(
-        [sys.executable, "-c", f"import fcntl, os, sys\nfcntl.flock(os.open({str(run.path)!r}, 0), fcntl.LOCK_EX)\n"
-         "print(1, flush=True); sys.stdin.read()"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    with holder:
-        assert holder.stdout is not None and holder.stdout.readline() == b"1\n"
+    with holding(run.path) as holder:
         assert read_state(run).condition == "running"
-        holder.send_signal(19)
-        while Path(f"/proc/{holder.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-            pass
+        stop(holder)
         assert read_state(run).condition == "stalled"
-        holder.kill()
     assert read_state(run).condition == "killed"
 
 

@@ -17,9 +17,8 @@ from click.testing import Result
 from starlette.testclient import TestClient
 
 from lab3.record.journal import encode_row, read_journal
-from lab3.record.rundir import RunDir
 from lab3.views.dashboard import make_service
-from tests.folders import read_csv, unfinish
+from tests.folders import holding, read_csv, stop, unfinish
 
 Client = Callable[..., TestClient]
 
@@ -73,21 +72,10 @@ def test_only_what_is_new_is_sent(toy: Path, client: Client) -> None:
     assert [p["k"] for p in web.get(f"/api/points/{run.name}", params={"after": 2}).json()["points"]] == [2]
     changed = web.get("/api/runs", params={"since": again["version"]}).json()["runs"]
     assert [(row["path"], row["state"]) for row in changed] == [(run.name, "killed at 3")]
-    with RunDir(run).lock():
-        pass
-    holder = subprocess.Popen(
-        [sys.executable, "-c", f"import fcntl, os, sys\nfcntl.flock(os.open({str(run)!r}, 0), fcntl.LOCK_EX)\n"
-         "print(1, flush=True); sys.stdin.read()"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    with holder:
-        assert holder.stdout is not None and holder.stdout.readline() == b"1\n"
+    with holding(run) as holder:
         assert "running at 3" in web.get("/").text
-        os.kill(holder.pid, signal.SIGSTOP)
-        while Path(f"/proc/{holder.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-            pass
+        stop(holder)
         assert "stalled at 3" in web.get("/").text
-        holder.kill()
     assert "killed at 3" in web.get("/").text and "lab3 resume" in web.get(f"/run/{run.name}").text
 
 
