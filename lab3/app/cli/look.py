@@ -136,7 +136,14 @@ def _show_sweep(sweep: Any) -> None:
 
 @click.command("figures")
 @click.argument("run", type=a_path)
-@click.option("--format", "kind", type=click.Choice(["png", "svg", "pdf"]), default="pdf", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["png", "svg", "pdf"]),
+    default="pdf",
+    show_default=True,
+    help="Kind of file; PDF and SVG are sharp at any size.",
+)
 @click.option("--out", type=a_path, help="Folder to draw into; by default the run's id with -figures behind it.")
 def figures_command(run: Path, kind: Any, out: Path | None) -> None:
     """Draw the figures of a finished run again, for papers, from its folder alone.
