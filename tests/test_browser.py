@@ -180,6 +180,8 @@ def test_axe_finds_nothing(
 
 def test_the_dashboard_follows_a_run(browser: Any, toy: Path) -> None:
     expect = pytest.importorskip("playwright.sync_api").expect
+    # Pages ask every two seconds, on a machine that can be busy.
+    expect.set_options(timeout=30_000)
     run = unfinish(toy, 2)
     with serving(toy.parent) as address:
         opened = Opened(browser, address)
