@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import Result
 from starlette.testclient import TestClient
 
 from lab3.record.journal import encode_row, read_journal
 from lab3.views.dashboard import make_service
-from tests.folders import holding, read_csv, stop, unfinish
+from tests.folders import holding, stop, unfinish
 
 Client = Callable[..., TestClient]
 
@@ -161,6 +160,8 @@ def test_nothing_outside_the_folder_is_read(strange: Path, client: Client) -> No
     (strange / "toy" / "results.csv").unlink()
     (strange / "toy" / "results.csv").symlink_to(strange.parent / "secret.txt")
     assert web.get("/file/toy", params={"name": "results.csv"}).status_code == 404
+    (strange / "toy" / "journal.jsonl").write_text("no journal\nat all\n")
+    assert "No finished sweep is chosen" in web.get("/compare?run=toy").text
     for name in listed:
         answer = web.get(f"/run/{name}")
         assert answer.status_code in (200, 404) and "root:" not in answer.text
@@ -199,9 +200,8 @@ def test_a_real_process_serves_and_ends(toy: Path, number: signal.Signals) -> No
     assert (errors, process.returncode) == ("", 0)
 
 
-def test_a_thousand_runs_are_read_once(toy: Path, client: Client) -> None:
-    rng = np.random.default_rng(0)
-    for number in rng.permutation(30):
+def test_many_runs_are_read_once(toy: Path, client: Client) -> None:
+    for number in range(30):
         shutil.copytree(toy, toy.parent / f"copy-{number}")
     web, reads = client(), []
     original = Path.read_bytes
@@ -215,6 +215,4 @@ def test_a_thousand_runs_are_read_once(toy: Path, client: Client) -> None:
         assert len(web.get("/api/runs").json()["runs"]) == 31
         assert reads.count("manifest.json") == 31 and "journal.jsonl" not in reads
         reads.clear()
-        time_before = web.get("/api/runs?since=0").json()["version"]
-        assert reads == [] and time_before == 2
-    assert len(read_csv(toy / "results.csv")) == 4
+        assert web.get("/api/runs?since=0").json()["version"] == 2 and reads == []

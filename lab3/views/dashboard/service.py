@@ -5,6 +5,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -68,20 +69,19 @@ class _Service:
         self._look_s = Gauge("lab3_look_seconds", "How long the last look took.", registry=self._registry)
 
     def index(self, request: Request) -> Response:
-        rows = [row for row, _ in self._look()]
+        version, looked = self._look()
+        rows = [row for row, _ in looked]
         chosen = {name: request.query_params.get(name, "") for name in (*_FILTERS, "q")}
         shown = [row for row in rows if _fits(row, chosen)]
         options = {name: sorted({value for row in rows if (value := getattr(row, name))}) for name in _FILTERS}
-        return self._page(
-            "index.html", rows=shown, n_all=len(rows), chosen=chosen, options=options, version=self._watch.version
-        )
+        return self._page("index.html", rows=shown, n_all=len(rows), chosen=chosen, options=options, version=version)
 
     def runs(self, request: Request) -> Response:
         """The rows that changed behind the look `since`."""
         since = _number(request.query_params.get("since"))
-        rows = self._look()
+        this, rows = self._look()
         changed = [vars(row) for row, version in rows if version > since]
-        return JSONResponse({"version": self._watch.version, "runs": changed, "n_all": len(rows)})
+        return JSONResponse({"version": this, "runs": changed, "n_all": len(rows)})
 
     def points(self, request: Request) -> Response:
         """The points of a run behind the first `after`."""
@@ -127,7 +127,9 @@ class _Service:
             found = self._find(name)
             if found is None or found[1].layer is None or found[1].n_channels is None:
                 continue
-            members.append(_member(*found))
+            # A journal that cannot be read has no curve; the run's own page says why.
+            with suppress(Lab3Error):
+                members.append(_member(*found))
         chart = draw_members(members) if members else None
         return self._page("compare.html", chart=chart, members=members)
 
@@ -136,7 +138,7 @@ class _Service:
 
     def metrics(self, _request: Request) -> Response:
         counts: dict[str, int] = {}
-        for row, _ in self._look():
+        for row, _ in self._look()[1]:
             counts[row.condition] = counts.get(row.condition, 0) + 1
         for state in ("finished", "running", "stalled", "killed", "damaged"):
             self._n_runs.labels(state).set(counts.get(state, 0))
@@ -151,15 +153,15 @@ class _Service:
         source = Path(__file__).parents[1] / package / "templates" / name
         return Response(source.read_bytes(), media_type=kinds[name])
 
-    def _look(self) -> list[tuple[Listed, int]]:
+    def _look(self) -> tuple[int, list[tuple[Listed, int]]]:
         start = time.perf_counter()
-        rows = self._watch.look()
+        found = self._watch.look()
         self._looks.inc()
         self._look_s.set(time.perf_counter() - start)
-        return rows
+        return found
 
     def _find(self, name: str) -> tuple[Path, Listed] | None:
-        row = next((row for row, _ in self._look() if row.path == name), None)
+        row = next((row for row, _ in self._look()[1] if row.path == name), None)
         path = self._watch.path_of(name)
         return (path, row) if row is not None and path is not None else None
 

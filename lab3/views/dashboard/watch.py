@@ -1,4 +1,4 @@
-"""A folder of runs, read again only where something changed; strangers' folders among them."""
+"""A folder of runs, read again only where something changed; folders from people one does not know among them."""
 
 import stat
 import threading
@@ -45,8 +45,8 @@ class Watch:
         self._seen: dict[str, _Seen] = {}
         self._lock = threading.Lock()
 
-    def look(self) -> list[tuple[Listed, int]]:
-        """Every run with its version, the one that wrote last first."""
+    def look(self) -> tuple[int, list[tuple[Listed, int]]]:
+        """The number of this look, and every run with its version, the one that wrote last first."""
         with self._lock:
             self.version += 1
             found = {name: path for path in runs_in(self.folder) if (name := self._name_of(path))}
@@ -55,7 +55,7 @@ class Watch:
             for name, path in found.items():
                 self._look_at(name, path)
             rows = [(each.row, each.version) for each in self._seen.values()]
-            return sorted(rows, key=lambda each: each[0].age_s)
+            return self.version, sorted(rows, key=lambda each: each[0].age_s)
 
     def path_of(self, name: str) -> Path | None:
         """The folder of a run that a look has found, None for any other name."""
@@ -124,7 +124,7 @@ def _list(path: Path, folder: Path) -> Listed:
     try:
         return list_run(path, folder)
     except (Lab3Error, OSError, KeyError, TypeError, AttributeError):
-        # A stranger's summary can be any JSON.
+        # A summary from elsewhere can be any JSON.
         return damaged
 
 
