@@ -4,6 +4,7 @@
 interpreter's own flags) is for `subprocess` in the tests that are about it.
 """
 
+import contextlib
 import multiprocessing
 import os
 import runpy
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,6 +29,9 @@ class Process:
         self.args = [module, *args]
         (self.stdout, outputs), (self.stderr, errors) = _pipe(), _pipe()
         self._process = _FORKS.Process(target=_run, args=(module, args, str(cwd), dict(environment), outputs, errors))
+        # The server imports from the folder it is started in, and goes on without a module that is not there.
+        with contextlib.chdir(Path(__file__).parents[1]):
+            forkserver.ensure_running()
         self._process.start()
         outputs.close()
         errors.close()
@@ -98,6 +103,7 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [module, *args]
+    assert "tests.preloaded" in sys.modules
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
