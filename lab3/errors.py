@@ -2,7 +2,8 @@
 
 Lab3Error
 ├── ConfigError     exit 78  an experiment file, an option or the place to write is wrong
-│   └── RunStateError    78  a run folder exists, is missing, or does not fit what was asked
+│   └── RunStateError    78  a run folder is missing, or does not fit what was asked
+│       └── RunExistsError 78  there is one already
 ├── DataError       exit 65  images or labels that cannot be used
 ├── ModelError      exit 65  a model file that cannot be used
 ├── RunLockedError  exit 75  another process works on this run; try again later
@@ -14,6 +15,7 @@ Lab3Error
 A message says what the rule is, what was received, and what to do.
 """
 
+import errno
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +35,10 @@ class ConfigError(Lab3Error):
 
 class RunStateError(ConfigError):
     """A run folder that exists, is missing, or does not fit what was asked."""
+
+
+class RunExistsError(RunStateError):
+    """A run that is to be new has the folder of another."""
 
 
 class DataError(Lab3Error):
@@ -80,6 +86,18 @@ class StoppedError(Lab3Error):
     def __init__(self, message: str, exit_code: int, resumable: Path | None = None) -> None:
         super().__init__(message)
         self.exit_code, self.resumable = exit_code, resumable
+
+
+def exit_code_of(error: OSError) -> int:
+    """What a disk's or a name's error ends with: 78 where a name or what stands there is wrong, else 74, wait for room.
+
+    >>> exit_code_of(OSError(errno.ENOSPC, "no room"))
+    74
+    """
+    is_name = error.errno in (
+        errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENOENT, errno.EEXIST
+    )  # fmt: skip
+    return 78 if is_name else 74
 
 
 def shown(value: object) -> str:

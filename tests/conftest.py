@@ -227,6 +227,23 @@ def fitted_model(make_once: MakeOnce) -> Path:
 
 
 @pytest.fixture(scope="session")
+def compressed_folder(make_once: MakeOnce, fitted_model: Path) -> Path:
+    """A folder to copy from: `runs/c`, `fitted_model` compressed, and `output`, what was printed."""
+
+    def make(folder: Path) -> None:
+        from lab3.app.pipeline import compact_folder
+
+        data = ("--data", "digits", "--train-data", "digits", "--budget", "0.1")
+        settings = ("--set", "data.scale=16", "--set", "compress.n_images=400", "--mode", "disabled", "--run-id", "c")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compact_folder, "TIMING_S", 0.0)
+            result = run_lab3("compress", fitted_model, *data, *settings)
+        (folder / "output").write_text(result.output)
+
+    return make_once("compressed", make)
+
+
+@pytest.fixture(scope="session")
 def few_digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Arguments that have an experiment of the digits train on 200 of them and test on 100."""
     path = tmp_path_factory.mktemp("digits") / "few.npz"

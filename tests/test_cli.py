@@ -80,6 +80,7 @@ def test_run_trains_sweeps_and_draws(digits_folder: Path, own: Path, invoke: Cal
     output = (digits_folder / "output").read_text()
     assert "W&B offline: no W&B key is configured" in output and "training digits_cnn on 1,352 images" in output
     assert sorted(path.name for path in own.iterdir()) == [
+        "attempts.jsonl",
         "capture.npz", "certificate.csv", "channels.csv", "config.yaml", "epochs.csv", "epochs.jsonl", "figures",
         "journal.jsonl", "lost.npz", "manifest.json", "metrics.csv", "model.h5", "report.html", "report.json",
         "report.md", "results.csv", "scores.csv", "summary.json", "wandb",

@@ -14,27 +14,12 @@ from click.testing import Result
 from lab3.app.pipeline import compact_folder
 from lab3.inputs.data import load_dataset
 from lab3.record.journal import decode_row, encode_row, read_journal
-from tests.conftest import MakeOnce, run_lab3
 from tests.folders import edit_json, read_csv
-
-COMPRESS = ("--set", "data.scale=16", "--set", "compress.n_images=400", "--budget", "0.1", "--mode", "disabled")
 
 
 @pytest.fixture(autouse=True)
 def _quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compact_folder, "TIMING_S", 0.0)
-
-
-@pytest.fixture(scope="session")
-def compressed_folder(make_once: MakeOnce, fitted_model: Path) -> Path:
-    """A folder to copy from: `runs/c`, `fitted_model` compressed, and `output`, what was printed."""
-
-    def make(folder: Path) -> None:
-        data = ("--data", "digits", "--train-data", "digits")
-        result = run_lab3("compress", fitted_model, *data, *COMPRESS, "--run-id", "c")
-        (folder / "output").write_text(result.output)
-
-    return make_once("compressed", make)
 
 
 @pytest.fixture

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from lab3.app.pipeline.record import replay_record
 from lab3.config import dump_config, load_config
-from lab3.record.rundir import claim_run
-from lab3.tracking import dashboards
+from lab3.record.rundir import RunDir, claim_run
+from lab3.tracking import Event, Tracker, dashboards
+from lab3.tracking.payloads import row_of, summary_of
 from tests.processes import start
 from tests.wandb_files import read_back
 from tests.wandb_server import ENTITY, Fault, WandbServer
@@ -68,7 +70,24 @@ def names_plotted(described: dict[str, Any]) -> dict[str, set[str]]:
     return names
 
 
-def test_every_name_that_is_plotted_exists_in_a_real_run(own: Path, invoke: Callable[..., Result]) -> None:
+class Logged(Tracker):
+    """Names of what a run logs."""
+
+    def __init__(self) -> None:
+        self.history: set[str] = set()
+        self.summary: set[str] = set()
+
+    def log(self, step: int, event: Event) -> None:
+        self.history |= set(row_of(event) or {})
+        self.summary |= set(summary_of(event))
+
+    def close(self, exit_code: int) -> str | None:
+        return None
+
+
+def test_every_name_that_is_plotted_exists_in_a_real_run(
+    own: Path, compressed_folder: Path, invoke: Callable[..., Result]
+) -> None:
     printed = invoke("dashboard", "push", own, "--entity", "me", "--dry-run")
     assert printed.exit_code == 0, printed.output
     described = json.loads(printed.stdout)
@@ -85,6 +104,11 @@ def test_every_name_that_is_plotted_exists_in_a_real_run(own: Path, invoke: Call
             f"{section}.{name}" for section, values in config.items() if isinstance(values, dict) for name in values
         },
     }
+    # What a compressed network adds, and its smaller model.
+    logged = Logged()
+    replay_record(RunDir(compressed_folder / "runs" / "c"), logged)
+    there["history"] |= logged.history
+    there["summary"] |= logged.summary
     for part in described.values():
         for where, names in names_plotted({"part": part}).items():
             assert names <= there[where], f"{where} lacks {sorted(names - there[where])}"

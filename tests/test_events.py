@@ -14,7 +14,7 @@ from lab3.base.files import sha256_file
 from lab3.record.readers import read_summary
 from lab3.record.rundir import RunDir
 from lab3.tracking import Event, Tracker
-from lab3.tracking.events import Alert, Asset, ChannelTable, Compacted, LostTable
+from lab3.tracking.events import Alert, Asset, ChannelTable, Compacted, Finished, LostTable
 from lab3.tracking.payloads import row_of
 from tests.folders import DIGITS
 
@@ -44,17 +44,26 @@ class Notes(Tracker):
 
     @property
     def content(self) -> list[Any]:
-        """Without arrays, which cannot be compared by one sign."""
+        """Without arrays, which cannot be compared by one sign, and without what the work cost."""
 
         def plain(event: Event) -> Any:
             match event:
                 case ChannelTable():
                     return event.accuracy_at_k
+                case Finished():
+                    return {name: value for name, value in event.summary.items() if name != "cost"}
                 case LostTable():
                     return event.lost.flips, event.lost.labels, event.lost.pictures.tobytes(), event.class_names
             return event
 
         return [(step, plain(event)) for step, event in self.logged]
+
+    @property
+    def n_attempts(self) -> int:
+        """As the end of the run has it."""
+        (end,) = (event for _, event in self.logged if isinstance(event, Finished))
+        count: int = end.summary["cost"]["attempts"]
+        return count
 
 
 @pytest.fixture
@@ -125,5 +134,5 @@ def test_a_resumed_run_logs_everything_again_from_the_start(
     replay_record(run, unfinished)
     assert invoke("resume", run.path).exit_code == 0
     first, resumed = live
-    assert first.content == resumed.content
+    assert first.content == resumed.content and [notes.n_attempts for notes in live] == [1, 2]
     assert unfinished.kinds[:6] == first.kinds[:6] and unfinished.exit_codes == [1]

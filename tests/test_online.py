@@ -183,6 +183,7 @@ def test_an_online_run_arrives_whole_and_publishing_it_changes_nothing(client: C
     client.check_whole()
 
 
+@pytest.mark.online
 def test_an_offline_run_moved_elsewhere_is_published_once(client: Client, server: WandbServer) -> None:
     client.sweep(mode="offline")
     assert server.runs == {}

@@ -44,23 +44,25 @@ def n_kept(last_line: str, number: signal.Signals, what: str) -> int:
 
 
 @pytest.mark.usefixtures("fresh_client")
-def test_kill_9_and_sigterm_in_the_sweep_lose_no_point(tmp_path: Path, invoke: Callable[..., Result]) -> None:
+def test_kill_9_and_sigterm_in_the_sweep_lose_no_point(
+    fitted_model: Path, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
     run, journal = tmp_path / "runs" / "r", tmp_path / "runs" / "r" / "journal.jsonl"
-    slowly = ("train.epochs=1", "sweep.batch_size=100")
-    killed = start("run", DIGITS, *slowly, "--run-id", "r", "--mode", "offline")
+    slowly = ("--set", "data.scale=16.0", "--set", "sweep.batch_size=20")
+    sweep = ("sweep", fitted_model, "--data", "digits", *slowly)
+    killed = start(*sweep, "--run-id", "r", "--mode", "offline")
     assert stop(killed, "sweep: ", signal.SIGKILL)[0] == -signal.SIGKILL
     n_points = len(read_journal(journal))
-    assert 0 < n_points < 32
+    assert 0 < n_points < 16
 
     code, lines = stop(start("resume", "runs/r"), "sweep: ", signal.SIGTERM)
     assert code == 75 and "Traceback" not in "\n".join(lines)
-    assert n_points <= n_kept(lines[-1], signal.SIGTERM, "points? of its sweep") == len(read_journal(journal)) < 32
+    assert n_points <= n_kept(lines[-1], signal.SIGTERM, "points? of its sweep") == len(read_journal(journal)) < 16
     assert not (run / "summary.json").exists()
     assert invoke("resume", run, "--mode", "offline").exit_code == 0
-    assert [row["k"] for row in read_journal(journal)] == list(range(32))
+    assert [row["k"] for row in read_journal(journal)] == list(range(16))
 
-    same = ("--set", "data.scale=16.0", "--set", "sweep.batch_size=100", "--run-id", "whole")
-    assert invoke("sweep", run / "model.h5", "--data", "digits", *same).exit_code == 0
+    assert invoke(*sweep, "--run-id", "whole").exit_code == 0
     for name in ("results.csv", "channels.csv"):
         assert (run / name).read_bytes() == (tmp_path / "runs" / "whole" / name).read_bytes()
 

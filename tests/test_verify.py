@@ -49,7 +49,7 @@ def test_an_intact_run_is_intact(toy: Path, own: Path, invoke: Callable[..., Res
     names = set(json.loads((own / "manifest.json").read_text())["files"])
     written = set(files_of(own))
     assert (
-        names == written - {"manifest.json", *REPORTS}
+        names == written - {"manifest.json", "attempts.jsonl", *REPORTS}
         and {"model.h5", "summary.json", "figures/accuracy_curve.png"} <= names
     )
 

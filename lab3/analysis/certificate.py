@@ -208,15 +208,20 @@ def _sentence(
     sure = f"{100 * confidence:g} % confidence" + f" for {n_compared} sweeps at once" * (n_compared > 1)
     return (
         f"{last.n_pruned} {channels} can be {done}: accuracy falls by at most {in_points(tolerance)} "
-        f"({sure}, {last.total:,} images). {_worst_class(last, evidence.class_names)}"
+        f"({sure}, {last.total:,} images). {_say_worst_class(last, evidence.class_names)}"
     )
 
 
-def _worst_class(point: SweepPoint, class_names: Sequence[str]) -> str:
-    """The class whose own accuracy fell most on these images."""
+def worst_class(point: SweepPoint, class_names: Sequence[str]) -> tuple[str, float]:
+    """The class whose own accuracy fell most on these images, and by which share of them."""
     counts = zip(class_names, point.class_total, point.class_lost, point.class_gained, strict=True)
     drops = [((lost - gained) / total, name) for name, total, lost, gained in counts if total]
     drop, name = max(drops, key=lambda each: each[0])
+    return name, drop
+
+
+def _say_worst_class(point: SweepPoint, class_names: Sequence[str]) -> str:
+    name, drop = worst_class(point, class_names)
     return f"Worst class: {printable(name)}, -{in_points(drop)}." if drop > 0 else "No class lost accuracy."
 
 

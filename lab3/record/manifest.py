@@ -20,6 +20,8 @@ from lab3.base.reading import Value, differences, parse, reading
 Kind = Literal["sweep", "train", "compress"]
 # Views of a run that `lab3 report` makes from its folder.
 REPORTS = ("report.html", "report.json", "report.md")
+# Written while a run is worked on and when a job ends: they tell of the work, not of its results.
+_OF_WORK = ("manifest.json", "attempts.jsonl", "job.json")
 # Nothing else of the environment is kept: the rest can hold secrets.
 _VARIABLES = (
     "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
@@ -64,6 +66,16 @@ class Sources:
     train: Source | None
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What all attempts at a run came to. `price`: hours times what an hour costs, where that is known."""
+
+    attempts: int
+    seconds: float
+    device: str
+    price: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The content of `manifest.json`, in the order of the file. What stands last comes when the run is finished."""
@@ -83,6 +95,7 @@ class Manifest:
     attempts: tuple[str, ...] = ()
     finished_at: str | None = None
     elapsed_s: dict[str, float] | None = None
+    cost: Cost | None = None
     files: dict[str, str] | None = None
 
     @staticmethod
@@ -181,14 +194,14 @@ def _decode_signed(kind: type[Value], content: bytes) -> Value:
 def hash_files(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a run by its name in the run's folder.
 
-    Left out are the manifest itself, compact models, which have hashes of their own, reports, which are made from the
-    rest, what belongs to W&B's client, and what is hidden, which a kill can leave.
+    Left out are the manifest itself, what tells of the work alone, compact models, which have hashes of their own,
+    reports, which are made from the rest, what belongs to W&B's client, and what is hidden, which a kill can leave.
     """
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {
         name.as_posix(): sha256_file(folder / name)
         for name in names
-        if name.parts[0] not in ("manifest.json", "compact", "wandb", *REPORTS)
+        if name.parts[0] not in ("compact", "wandb", *_OF_WORK, *REPORTS)
         and not any(part.startswith(".") for part in name.parts)
     }
 

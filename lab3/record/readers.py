@@ -1,6 +1,5 @@
 """Read back what a run's folder holds; a file that lab3 cannot have written is a `RunStateError`."""
 
-import csv
 import json
 from collections.abc import Sequence
 from itertools import chain
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lab3.analysis.flips import Flip, LostImages
+from lab3.base.csv_text import read_cells, read_csv
 from lab3.base.reading import parse, reading
 from lab3.inputs.training import Epoch
 from lab3.pruning.budget import FrontierPoint
@@ -100,8 +100,8 @@ def read_frontier(run: RunDir) -> list[FrontierPoint]:
 
 def read_class_names(run: RunDir) -> list[str]:
     """The names in the header of `metrics_csv`; no other file of a run has them."""
-    with reading(run.metrics_csv), run.metrics_csv.open(newline="") as file:
-        header = next(csv.reader(file))
+    with reading(run.metrics_csv):
+        header = read_cells(run.metrics_csv)[0]
         return [name.removeprefix("correct_") for name in header if name.startswith("correct_")]
 
 
@@ -131,8 +131,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     """The rows of a table by the names of its columns; there is at least one."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file, strict=True))
-    if not rows or any(None in row or None in row.values() for row in rows):
-        raise ValueError("it must have rows with a value in each column")
+    rows = read_csv(path)
+    if not rows:
+        raise ValueError("it must have rows")
     return rows

@@ -12,7 +12,7 @@ from pathlib import Path
 from lab3.base.files import fsync_folder, write_atomically
 from lab3.base.reading import reading
 from lab3.config import Config, dump_config, load_config
-from lab3.errors import ConfigError, RunLockedError, RunStateError
+from lab3.errors import ConfigError, RunExistsError, RunLockedError, RunStateError
 from lab3.record.manifest import Manifest
 
 
@@ -42,6 +42,7 @@ class RunDir:
         self.measured_jsonl = path / "measured.jsonl"
         self.plan_csv = path / "plan.csv"
         self.frontier_csv = path / "frontier.csv"
+        self.attempts_jsonl = path / "attempts.jsonl"
 
     @property
     def is_finished(self) -> bool:
@@ -109,7 +110,7 @@ def check_new_run(out: Path, run_id: str) -> None:
         is_finished = (path / ("comparison.csv" if is_group else "summary.json")).exists()
         state, way = ("is finished", "start it over beside it") if is_finished else ("exists", "continue it")
         command = f"`lab3 resume {path}{' --new' * is_finished}`"
-        raise RunStateError(f"run {path} {state} already; {way} with {command}, or choose another --run-id")
+        raise RunExistsError(f"run {path} {state} already; {way} with {command}, or choose another --run-id")
     # A folder without a manifest is another process's that has just claimed it, or was left by one that was killed.
     if path.exists() and not (path.is_dir() and all(_is_of_start(each.name) for each in path.iterdir())):
         raise RunStateError(f"{path} exists already and is no run; choose another --run-id")
@@ -142,8 +143,8 @@ def claim_run(out: Path, run_id: str) -> Iterator[RunDir]:
 
 
 def _is_of_start(name: str) -> bool:
-    """True for what stands in the folder of a run before its manifest, of a group before its plan."""
-    return name in ("config.yaml", "figures", "experiment.yaml") or name.startswith(".")
+    """True for what stands in a folder before a run's manifest or a group's plan, also of a job stopped then."""
+    return name in ("config.yaml", "figures", "experiment.yaml", "job.json") or name.startswith(".")
 
 
 def is_run(path: Path) -> bool:

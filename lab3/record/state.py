@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from lab3.errors import Lab3Error
+from lab3.record.attempts import last_end
 from lab3.record.rundir import RunDir
 
-Condition = Literal["finished", "running", "stalled", "killed", "damaged"]
+Condition = Literal["finished", "running", "stalled", "killed", "preempted", "stopped", "failed", "damaged"]
 # A point takes seconds; what has written nothing for so long may wait for a disk or be far too slow.
 _STALLED_AFTER_S = 600.0
 
@@ -21,7 +22,8 @@ class State:
     """`n_done`: lines in the journal of an unfinished run, or epochs before that; `age_s`: since it last wrote one.
 
     `running`: a process holds the run's lock; `stalled`: that process is stopped, as by SIGSTOP, or has written nothing
-    for ten minutes; `killed`: none holds it, and `lab3 resume` goes on.
+    for ten minutes; `killed`: none holds it, and none said that it ends; `preempted`, `stopped`, `failed`: it ended by
+    SIGTERM, by SIGINT, with an error. `lab3 resume` goes on with all of these.
     """
 
     condition: Condition
@@ -50,9 +52,17 @@ def read_state(run: RunDir, *, n_done: int | None = None) -> State:
             run.read_manifest()
         except Lab3Error:
             return State("damaged", n_done, age_s)
-        return State("killed", n_done, age_s)
+        return State(_end_of(run), n_done, age_s)
     is_stalled = age_s > _STALLED_AFTER_S or _is_stopped(run.path)
     return State("stalled" if is_stalled else "running", n_done, age_s)
+
+
+def _end_of(run: RunDir) -> Condition:
+    try:
+        end = last_end(run)
+    except Lab3Error:
+        return "damaged"
+    return end if end in ("preempted", "stopped", "failed") else "killed"
 
 
 def _journal_of(run: RunDir) -> Path | None:

@@ -1,8 +1,7 @@
 """The tables of a run, each a function from results to the bytes of a file, and its summary."""
 
-import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, fields
 from math import isfinite
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from lab3.analysis.certificate import Certificate, observe
 from lab3.analysis.flips import LostImages
 from lab3.analysis.tango import tango_interval, tango_p
+from lab3.base.csv_text import encode_csv
 from lab3.inputs.training import Epoch
 from lab3.pruning.budget import FrontierPoint
 from lab3.pruning.engine import SweepPoint
@@ -61,13 +61,13 @@ def lost_npz(lost: LostImages) -> bytes:
 
 def channels_csv(channels: Sequence[ChannelStats]) -> bytes:
     """A row a channel, the least important first; `pruned_at_k` is empty for a channel that is never pruned."""
-    return _table([field.name for field in fields(ChannelStats)], map(astuple, channels))
+    return encode_csv([field.name for field in fields(ChannelStats)], map(astuple, channels))
 
 
 def scores_csv(scores: Mapping[str, np.ndarray]) -> bytes:
     """A row a channel in the layer's order, a column a criterion; `scores` are `(C,)` each."""
     rows = zip(*([float(value) for value in column] for column in scores.values()), strict=True)
-    return _table(["channel", *scores], ((channel, *row) for channel, row in enumerate(rows)))
+    return encode_csv(["channel", *scores], ((channel, *row) for channel, row in enumerate(rows)))
 
 
 def results_csv(points: Sequence[SweepPoint]) -> bytes:
@@ -82,7 +82,7 @@ def results_csv(points: Sequence[SweepPoint]) -> bytes:
     if points[0].is_inferred:
         header[-1:] = ["loss_estimate", "loss_se", "n_inferred", "n_audited"]
         rows = [(*row, f"{p.loss_se:.6f}", p.n_inferred, p.n_audited) for row, p in zip(rows, points, strict=True)]
-    return _table(header, rows)
+    return encode_csv(header, rows)
 
 
 def metrics_csv(points: Sequence[SweepPoint], class_names: Sequence[str]) -> bytes:
@@ -104,7 +104,7 @@ def metrics_csv(points: Sequence[SweepPoint], class_names: Sequence[str]) -> byt
         for point in points
     ]
     correct, lost, gained = ([f"{what}_{name}" for name in class_names] for what in ("correct", "lost", "gained"))
-    return _table([*names, *correct, "n_lost", "n_gained", *lost, *gained], rows)
+    return encode_csv([*names, *correct, "n_lost", "n_gained", *lost, *gained], rows)
 
 
 def certificate_csv(points: Sequence[SweepPoint], certificate: Certificate) -> bytes:
@@ -128,12 +128,12 @@ def certificate_csv(points: Sequence[SweepPoint], certificate: Certificate) -> b
         )
         for i, point in enumerate(points)
     ]
-    return _table(["k", "n_pruned", "n_lost", "n_gained", "drop", "drop_low", "drop_high", "p"], rows)
+    return encode_csv(["k", "n_pruned", "n_lost", "n_gained", "drop", "drop_low", "drop_high", "p"], rows)
 
 
 def epochs_csv(history: Sequence[Epoch]) -> bytes:
     """A row an epoch of training."""
-    return _table([field.name for field in fields(Epoch)], map(astuple, history))
+    return encode_csv([field.name for field in fields(Epoch)], map(astuple, history))
 
 
 def comparison_csv(runs: Mapping[str, RunDir]) -> bytes:
@@ -144,34 +144,25 @@ def comparison_csv(runs: Mapping[str, RunDir]) -> bytes:
         layer, criterion, n_channels = (summary[name] for name in ("layer", "criterion", "n_channels"))
         label += " (inferred)" * points[0].is_inferred
         rows += [(label, layer, criterion, p.k, p.n_pruned, n_channels, p.correct, f"{p.accuracy:.6f}") for p in points]
-    return _table(["run", "layer", "criterion", "k", "n_pruned", "n_channels", "correct", "accuracy"], rows)
+    return encode_csv(["run", "layer", "criterion", "k", "n_pruned", "n_channels", "correct", "accuracy"], rows)
 
 
 def certificates_csv(certificates: Mapping[str, Certificate]) -> bytes:
     """A row for each run of a group, by its label, with what is certified of all of them at once."""
     names = ["k", "n_pruned", "share", "tolerance", "confidence", "n_images", "failed_k", "level", "sentence"]
     rows = ((label, *(getattr(each, name) for name in names)) for label, each in certificates.items())
-    return _table(["run", *names], rows)
+    return encode_csv(["run", *names], rows)
 
 
 def plan_csv(names: Sequence[str], n_channels: Sequence[int], ks: Sequence[int]) -> bytes:
     """A row for each layer of a compressed network: how many channels it had, loses and keeps."""
     rows = zip(names, n_channels, ks, (n - k for n, k in zip(n_channels, ks, strict=True)), strict=True)
-    return _table(["layer", "n_channels", "n_pruned", "n_kept"], rows)
+    return encode_csv(["layer", "n_channels", "n_pruned", "n_kept"], rows)
 
 
 def frontier_csv(frontier: Sequence[FrontierPoint]) -> bytes:
     """A row for each plan as it grew: accuracy lost on the images that chose, and what is left of the cost."""
-    return _table([field.name for field in fields(FrontierPoint)], map(astuple, frontier))
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    """A CSV file; the same rows give the same bytes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    return encode_csv([field.name for field in fields(FrontierPoint)], map(astuple, frontier))
 
 
 def summarise(

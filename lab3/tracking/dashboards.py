@@ -90,7 +90,14 @@ def _sections(wr: Any) -> list[tuple[str, str, str, list[Any]]]:
         "n_gained": "images gained against K = 0",
         "n_pruned": "channels pruned",
     }
-    scalars = ("certified/K", "certified/share", "observed/K", "baseline/accuracy", "best/K", "best/accuracy")
+    scalars = (
+        "certified/K", "certified/n_pruned", "certified/share", "observed/K", "at_certified/worst_class_drop",
+        "at_certified/n_lost", "at_certified/n_gained", "baseline/accuracy", "best/K", "best/accuracy", "cost/seconds",
+    )  # fmt: skip
+    smaller_model = (
+        "compact/n_equal", "compact/largest_difference", "compact/parameters_share", "compact/multiply_adds_share",
+        "compact/file_bytes_share", "compact/ms_batch_1_share", "compact/ms_batch_256_share",
+    )  # fmt: skip
     columns = [wr.Config(f"prune.{name}") for name in ("layer", "criterion", "ranking", "bias")]
     columns += [wr.SummaryMetric(name) for name in ("n_channels", "certified/share", "best/K", "best/accuracy")]
     sweep = [
@@ -98,6 +105,11 @@ def _sections(wr: Any) -> list[tuple[str, str, str, list[Any]]]:
         for name, title in curves.items()
     ]
     result = [wr.ScalarChart(title=name, metric=wr.SummaryMetric(name)) for name in scalars]
+    smaller = [wr.ScalarChart(title=name, metric=wr.SummaryMetric(name)) for name in smaller_model]
+    smaller += [
+        wr.LinePlot(title="accuracy lost over cost left", x="frontier/cost_share", y=["frontier/lost"]),
+        wr.MediaBrowser(title="frontier", media_keys=["frontier"]),
+    ]
     channels = [
         wr.MediaBrowser(title="mean feature maps", media_keys=["feature_maps", "feature_map_0"]),
         wr.MediaBrowser(title="accuracy curve", media_keys=["accuracy_curve", "class_accuracy", "flips"]),
@@ -124,9 +136,11 @@ def _sections(wr: Any) -> list[tuple[str, str, str, list[Any]]]:
         "Observed: on these it did."
     )
     table = "Every channel with its importance, its rank, the K at which it is pruned, and its mean feature map."
+    proof = "The model without these channels: images it predicts as the masked one does, and what is left of its cost."
     return [
         ("Sweep", "Accuracy at every K", "", sweep),
         ("Result", "How many can be pruned", answer, result),
+        ("Smaller model", "The smaller model", proof, smaller),
         ("Channels", "The channels", table, channels),
         ("Criteria and layers", "", "", compare),
         ("Training", "Training", "", training),

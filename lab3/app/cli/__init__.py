@@ -15,10 +15,7 @@ from lab3.app.cli.inspect import inspect_command, validate_command
 from lab3.app.cli.look import compare_command, figures_command, report_command, runs_command, show_command
 from lab3.app.cli.records import dashboard_group, publish_command, rerun_command, verify_command
 from lab3.app.cli.runs import compress_command, resume_command, run_command, sweep_command, train_command
-from lab3.errors import Lab3Error, StoppedError, printable
-
-# The disk is as it should be, a name or what stands there is not.
-_WRONG_NAMES = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENOENT, errno.EEXIST)
+from lab3.errors import Lab3Error, StoppedError, exit_code_of, printable
 
 
 class _Group(click.Group):
@@ -45,7 +42,7 @@ class _Group(click.Group):
                 "see to it, then `lab3 resume RUN` goes on from there.",
                 err=True,
             )
-            ctx.exit(78 if error.errno in _WRONG_NAMES else 74)
+            ctx.exit(exit_code_of(error))
         except KeyboardInterrupt:
             click.echo(printable(f"Error: interrupted; nothing is lost; {_again()}"), err=True)
             ctx.exit(130)

@@ -46,8 +46,9 @@ def report_command(runs: tuple[Path, ...]) -> None:
 def runs_command(folder: Path, as_json: bool) -> None:
     """List the runs in a folder: state, experiment, layer, certified K, accuracy, age.
 
-    A run is finished, running, stalled (its process is stopped, or has written nothing for ten minutes), killed (no
-    process works on it: `lab3 resume` goes on), or damaged.
+    A run is finished, running, stalled (its process is stopped, or has written nothing for ten minutes), damaged, or it
+    ended early and `lab3 resume` goes on: preempted (by SIGTERM), stopped (by SIGINT), failed (by an error), or killed
+    (no process works on it, and none said that it ends).
 
     \b
     Example:

@@ -64,6 +64,13 @@ session_options = _together(
         help="Refuse, with exit code 78, to go on with a run started N times, as a job that is always preempted.",
     ),
     click.option(
+        "--hourly-price",
+        type=click.FloatRange(min=0),
+        metavar="PRICE",
+        envvar="LAB3_HOURLY_PRICE",
+        help="What an hour of this machine costs: manifest and W&B then say what all attempts at the run cost.",
+    ),
+    click.option(
         "--mode",
         type=click.Choice(["online", "offline", "disabled"]),
         help="W&B mode; by default WANDB_MODE, else wandb_config.yaml, else online with a key and offline without.",
@@ -77,6 +84,20 @@ starting_options = _together(
         metavar="ID",
         envvar="WANDB_RUN_ID",
         help="Name of the run's folder and W&B id; by default WANDB_RUN_ID, else the experiment's name and the time.",
+    ),
+    click.option(
+        "--job",
+        "is_job",
+        is_flag=True,
+        envvar="LAB3_JOB",
+        help="As a scheduled job: the same command again goes on with the same run, or ends with 0 if that is done; "
+        "JSON lines in place of text. LAB3_JOB=1 does the same.",
+    ),
+    click.option(
+        "--slot",
+        metavar="NAME",
+        envvar="LAB3_SLOT",
+        help="Which of several such jobs: each slot has a run of its own, by default one for each job of a scheduler.",
     ),
     session_options,
 )

@@ -152,7 +152,7 @@ def resume_command(run: Path, new: bool, **options: Any) -> None:
 def _start(experiment: Path | None, options: Options, *, kind: Any = "sweep") -> None:
     """Start a run, or with several layers or criteria a group of runs.
 
-    Where W&B starts a preempted one again under the same id, it goes on.
+    Where W&B starts a preempted one again under the same id, it goes on, and so does a job.
     """
     layers, criteria = [parse_layer(layer) for layer in options.pop("layers", ())], options.pop("criteria", ())
     as_json = options.pop("as_json", False)
@@ -168,21 +168,34 @@ def _start(experiment: Path | None, options: Options, *, kind: Any = "sweep") ->
     # Before anything slow is imported: a mistake in the file shows at once.
     config = load_config(experiment and find_experiment(experiment), settings, TRACKING_FILE)
 
+    from lab3.app.cli.jobs import MAX_ATTEMPTS, Job, JobProgress, run_job
     from lab3.app.cli.terminal import TerminalProgress, show_result
+    from lab3.app.jobs import find_slot, job_id
     from lab3.app.pipeline import Session, is_group, is_run, resume_group, resume_run, start_group, start_run
 
     place = {name: options.pop(name) for name in ("out", "run_id")}
+    is_job, slot = options.pop("is_job"), find_slot(options.pop("slot"), os.environ)
+    if is_job:
+        work = {"kind": kind, "layers": layers, "criteria": list(criteria)}
+        place["run_id"] = place["run_id"] or job_id(config, work, slot)
+        options["max_attempts"] = options["max_attempts"] or MAX_ATTEMPTS
     path = place["out"] / (place["run_id"] or "")
-    is_again = place["run_id"] is not None and os.environ.get("WANDB_RUN_ID") == place["run_id"]
-    done: Any
-    with TerminalProgress() as progress:
+    with JobProgress() if is_job else TerminalProgress() as progress:
         session = Session(progress, **options)
-        if is_again and (is_run if is_one else is_group)(path):
-            done = resume_run(path, session, asked=config) if is_one else resume_group(path, session)
-        elif is_one:
-            done = start_run(config, session, kind=kind, **place)
-        else:
-            done = start_group(config, layers, criteria, session, **place)
+
+        def start() -> Any:
+            if is_one:
+                return start_run(config, session, kind=kind, **place)
+            return start_group(config, layers, criteria, session, **place)
+
+        def resume() -> Any:
+            return resume_run(path, session, asked=config) if is_one else resume_group(path, session)
+
+        is_there = is_run if is_one else is_group
+        if is_job:
+            run_job(progress, Job(path, slot, options["max_attempts"], session.hourly_price, is_there), start, resume)
+        is_again = place["run_id"] is not None and os.environ.get("WANDB_RUN_ID") == place["run_id"]
+        done = resume() if is_again and is_there(path) else start()
     show_result(done, as_json=as_json)
 
 

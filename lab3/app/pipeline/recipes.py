@@ -1,5 +1,6 @@
 """Start a run or resume one: from materials through training and sweep to the summary."""
 
+import time
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,9 +15,9 @@ from lab3.app.pipeline.stopping import saying_what_is_kept
 from lab3.app.pipeline.sweeping import sweep_network
 from lab3.app.pipeline.training import summarise_training, train_network
 from lab3.base.files import encode_json, sha256_file, write_atomically
-from lab3.base.progress import Progress
 from lab3.config import Config
 from lab3.errors import RunStateError, StoppedError
+from lab3.record.attempts import add_up, attempt, read_attempts
 from lab3.record.manifest import Kind, Manifest, TrainedModel, hash_files, make_manifest, name_inputs, now
 from lab3.record.rundir import RunDir, claim_run, new_run_id, open_run
 from lab3.tracking import Mode, open_tracker
@@ -56,7 +57,7 @@ def start_run(
             check_inputs(repeats, name_inputs(model, data), _REMEDY)
         manifest = make_manifest(kind, config.model_dump(mode="json"), materials.device, model, data)
         run.start(config, manifest)
-        return _work(run, config, manifest, materials, mode, session.progress, is_resumed=False)
+        return _work(run, config, manifest, materials, mode, session, is_resumed=False)
 
 
 def resume_run(path: Path, session: Session, *, asked: Config | None = None) -> RunDir:
@@ -92,7 +93,7 @@ def resume_run(path: Path, session: Session, *, asked: Config | None = None) -> 
         check_same_versions(run, manifest, materials.device)
         manifest = replace(manifest, attempts=(*manifest.attempts, now()))
         run.write_manifest(manifest)
-        return _work(run, config, manifest, materials, mode, session.progress, is_resumed=True)
+        return _work(run, config, manifest, materials, mode, session, is_resumed=True)
 
 
 def _trains(kind: Kind, config: Config) -> bool:
@@ -106,30 +107,33 @@ def _work(
     manifest: Manifest,
     materials: Materials,
     mode: Mode,
-    progress: Progress,
+    session: Session,
     *,
     is_resumed: bool,
 ) -> RunDir:
-    # Also when the run goes on: an empty folder can be lost with the power.
-    run.figures.mkdir(exist_ok=True)
-    # It can wait for a server.
-    with progress.stoppable():
-        settings = replace(run_settings(run, config), is_resumed=is_resumed)
-        tracker = open_tracker(mode, settings, progress.warn, progress.is_asked_to_stop)
-    try:
-        _compute(Work(run, config, manifest, materials, EventLog(run, config, tracker), progress))
-    except BaseException as error:
-        tracker.close(error.exit_code if isinstance(error, StoppedError) else 1)
-        if isinstance(error, FileNotFoundError) and not run.manifest_json.exists():
-            reason = f"run {run.path} was removed while it was worked on ({error}); start it again"
-            raise RunStateError(reason) from error
-        raise
-    if place := tracker.close(0):
-        progress.say(place)
+    progress = session.progress
+    with attempt(run, manifest.device):
+        # Also when the run goes on: an empty folder can be lost with the power.
+        run.figures.mkdir(exist_ok=True)
+        # It can wait for a server.
+        with progress.stoppable():
+            settings = replace(run_settings(run, config), is_resumed=is_resumed)
+            tracker = open_tracker(mode, settings, progress.warn, progress.is_asked_to_stop)
+        try:
+            work = Work(run, config, manifest, materials, EventLog(run, config, tracker), progress)
+            _compute(work, session.hourly_price)
+        except BaseException as error:
+            tracker.close(error.exit_code if isinstance(error, StoppedError) else 1)
+            if isinstance(error, FileNotFoundError) and not run.manifest_json.exists():
+                reason = f"run {run.path} was removed while it was worked on ({error}); start it again"
+                raise RunStateError(reason) from error
+            raise
+        if place := tracker.close(0):
+            progress.say(place)
     return run
 
 
-def _compute(work: Work) -> None:
+def _compute(work: Work, hourly_price: float | None) -> None:
     """All that is missing of the run."""
     run, events, elapsed = work.run, work.events, dict[str, float]()
     events.replay("epochs")
@@ -147,7 +151,8 @@ def _compute(work: Work) -> None:
     else:
         compute = compress_network if work.manifest.kind == "compress" else sweep_network
         summary = compute(work, elapsed)
-    finished = replace(work.manifest, finished_at=now(), elapsed_s=elapsed)
+    cost = add_up(read_attempts(run, now_s=time.time()), hourly_price)
+    finished = replace(work.manifest, finished_at=now(), elapsed_s=elapsed, cost=cost)
     _finish(work, finished, {"run_id": run.run_id, **summary})
     events.replay("compact")
     write_report(run.path)

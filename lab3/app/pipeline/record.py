@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from lab3.analysis.certificate import worst_class
 from lab3.config import Config
 from lab3.record import readers
 from lab3.record.compaction import read_compaction
@@ -137,9 +139,24 @@ def _results(run: RunDir, config: Config) -> Iterator[Event]:
     yield Asset("output", "results", f"results-{_allowed(run.run_id)}", facts, files)
     if run.frontier_csv.exists():
         yield from readers.read_frontier(run)
-    if run.read_manifest().kind != "sweep":
+    manifest = run.read_manifest()
+    if manifest.kind != "sweep":
         yield from _media(run, "learning_curves", "frontier")
-    yield Finished(summary)
+    if manifest.kind == "sweep":
+        summary |= _at_certified_k(run, summary)
+    cost = {"cost": asdict(manifest.cost)} if manifest.cost else {}
+    yield Finished({**summary, **cost})
+
+
+def _at_certified_k(run: RunDir, summary: dict[str, Any]) -> dict[str, Any]:
+    """What the certified K does to classes and images."""
+    points = {point.k: point for point in readers.read_points(run)}
+    point = points.get(summary["certified"]["k"])
+    if point is None:
+        return {}
+    name, drop = worst_class(point, readers.read_class_names(run))
+    counts = {"n_lost": point.n_lost, "n_gained": point.n_gained}
+    return {"at_certified": {**counts, "worst_class": name, "worst_class_drop": drop}}
 
 
 def _compact(run: RunDir, config: Config) -> Iterator[Event]:

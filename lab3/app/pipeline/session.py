@@ -32,12 +32,16 @@ class Shared:
 
 @dataclass(frozen=True)
 class Session:
-    """`mode`: the choice on the command line, if any. A run that was started `max_attempts` times does not go on."""
+    """`mode`: the choice on the command line, if any. A run that was started `max_attempts` times does not go on.
+
+    `hourly_price`: what the machine costs, in whichever currency.
+    """
 
     progress: Progress = field(default_factory=Progress)
     device: Device = "auto"
     mode: str | None = None
     max_attempts: int | None = None
+    hourly_price: float | None = None
     shared: Shared = field(default_factory=Shared)
 
     def announce_mode(self, config: Config) -> Mode:

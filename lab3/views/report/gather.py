@@ -1,12 +1,12 @@
 """From the folder of a finished run or group to its facts; nothing is computed that the folder does not hold."""
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lab3.analysis.band import accuracy_band
+from lab3.base.csv_text import read_csv
 from lab3.base.reading import flatten, reading
 from lab3.errors import UnfinishedError
 from lab3.inputs.training import Epoch
@@ -115,8 +115,8 @@ def _gather_points(run: RunDir, points: Sequence[SweepPoint], confidence: float)
     if not points[0].is_inferred:
         low_k, high_k = accuracy_band(points, confidence)
         band = (low_k.tolist(), high_k.tolist())
-        with reading(run.certificate_csv), run.certificate_csv.open(newline="") as file:
-            certificate = list(csv.DictReader(file))
+        with reading(run.certificate_csv):
+            certificate = read_csv(run.certificate_csv)
     found, before = [], set[int]()
     for point, low, high, row in zip(points, *band, certificate, strict=True):
         now = set(point.pruned_channels)
@@ -189,8 +189,8 @@ def _gather_group(path: Path) -> Report:
     certificates = path / "certificates.csv"
     if not certificates.exists():
         raise UnfinishedError(f"group {path} has no report before it is finished; go on with `lab3 resume {path}`")
-    with reading(certificates), certificates.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    with reading(certificates):
+        rows = read_csv(certificates)
     members = []
     for row in rows:
         run = RunDir(path / f"{path.resolve().name}-{row['run']}")
