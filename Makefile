@@ -28,10 +28,13 @@ test-shared:  ## run the tests on CIFAR-10 and the trained VGG-16 beside the che
 test-online:  ## run the tests of W&B in trouble, against a stand-in server (minutes)
 	$(PYTHON) -m pytest -q -m online
 
-install-browser:  ## install Debian's Chromium and Playwright, for test-browser
-	(test -x /usr/bin/chromium || apt-get install -y -qq chromium) && $(PYTHON) -m pip install -q -e '.[test,browser]'
+install-browser:  ## install Debian's Chromium and Firefox with Playwright and Marionette, for test-browser
+	(test -x /usr/bin/chromium && test -x /usr/bin/firefox-esr || apt-get install -y -qq chromium firefox-esr) && $(PYTHON) -m pip install -q -e '.[test,browser]'
 
-test-browser:  ## open the pages of runs in a browser: keys, pointer, tables, phone, dark, paper, without a script
+test-cluster:  ## run grids on a Ray cluster of two nodes on this machine, with kills (pip install -e '.[test,grid]' first; minutes)
+	$(PYTHON) -m pytest -q -m cluster
+
+test-browser:  ## open the pages of runs in browsers: keys, pointer, tables, phone, dark, paper, without a script
 	$(PYTHON) -m pytest -q -m browser
 
 test-chaos:  ## kill, cut, fill and start twice, send every hostile file through the command line (minutes)
@@ -65,6 +68,9 @@ fuzz:  ## try other random inputs than the default tests, above all to break the
 	    --hypothesis-show-statistics \
 	  || exit 1; done
 
+constraints:  ## write the versions that the images of experiments/jobs have, from what pip chooses now
+	$(PYTHON) docs/constraints.py
+
 pictures:  ## make the pictures in docs/images of report, dashboard and terminal; make install-browser first
 	$(PYTHON) docs/pictures.py
 
@@ -87,5 +93,5 @@ check-code: lint types dead-code spelling docs-check  ## everything but the test
 
 check: check-code test  ## everything a commit must pass
 
-.PHONY: help install format lint types test test-wheel test-shared test-online test-chaos test-graphs test-all test-jax test-torch \
+.PHONY: help install format lint types test test-wheel test-shared test-online test-chaos test-cluster test-graphs test-all test-jax test-torch \
   test-newest fuzz docs docs-check site dead-code spelling check-code check

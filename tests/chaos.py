@@ -139,17 +139,17 @@ def _listing(mirror: Path, folder: Path) -> dict[str, int]:
 def run_counted() -> None:
     """lab3 with a line in a file for each block of K it begins: `python -m tests.chaos blocks FILE ARGS...`."""
     from lab3.app.cli import run_program
-    from lab3.pruning.engine.sweep import _Engine
+    from lab3.pruning.engine.sweep import SweepEngine
 
     blocks = Path(sys.argv.pop(1))
-    calibrate = _Engine.calibrate
+    calibrate = SweepEngine.calibrate
 
-    def counted_calibrate(engine: _Engine, indices: range) -> Any:
+    def counted_calibrate(engine: SweepEngine, indices: range) -> Any:
         with blocks.open("a") as file:
             file.write(f"{indices.start} {indices.stop}\n")
         return calibrate(engine, indices)
 
-    with patch.object(_Engine, "calibrate", counted_calibrate):
+    with patch.object(SweepEngine, "calibrate", counted_calibrate):
         run_program()
 
 

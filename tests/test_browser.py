@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -223,3 +224,65 @@ def serving(folder: Path) -> Iterator[str]:
             yield process.stdout.readline().split()[0]
         finally:
             process.send_signal(signal.SIGINT)
+
+
+@contextmanager
+def firefox(folder: Path) -> Iterator[Any]:
+    """Debian's Firefox, driven by Mozilla's own client: Playwright's protocol needs a patched one, or a newer one."""
+    driver = pytest.importorskip("marionette_driver.marionette", reason="`make install-browser` installs Firefox")
+    program = shutil.which("firefox-esr") or shutil.which("firefox")
+    if program is None:
+        pytest.skip("Firefox is not here; `make install-browser` installs it")
+    (folder / "user.js").write_text(
+        'user_pref("marionette.port", 0); user_pref("network.captive-portal-service.enabled", false);'
+        'user_pref("network.connectivity-service.enabled", false);'
+    )
+    options = ("--headless", "--marionette", "--no-remote", "-remote-allow-system-access", "--profile", str(folder))
+    with (folder / "log").open("w") as log, subprocess.Popen([program, *options], stdout=log, stderr=log) as process:
+        try:
+            port = folder / "MarionetteActivePort"
+            deadline_s = time.monotonic() + 60
+            while not (port.exists() and port.read_text()) and time.monotonic() < deadline_s:
+                signal.sigtimedwait([], 0.1)
+            client = driver.Marionette(host="127.0.0.1", port=int(port.read_text()))
+            client.start_session()
+            yield client
+        finally:
+            process.kill()
+
+
+def test_firefox_shows_the_same_page(digits: Path, tmp_path: Path) -> None:
+    with firefox(tmp_path) as client:
+        client.navigate(digits.resolve().as_uri())
+
+        def text(name: str) -> str:
+            found: str = client.execute_script("return document.getElementById(arguments[0]).innerText", [name])
+            return found
+
+        def press(*keys: str) -> None:
+            for key in keys:
+                client.actions.sequence("key", "keys").key_down(key).key_up(key).perform()
+
+        client.execute_script("document.querySelector('svg.follows').focus()")
+        press("\ue010")  # End
+        assert text("readout").startswith("K = 31: ")
+        press("\ue011", "\ue014")  # Home, right
+        assert text("readout").startswith("K = 1: ")
+        client.execute_script("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+        headings = client.execute_script(
+            "const table = [...document.querySelectorAll('table')].find(each => each.querySelector('th button'));"
+            "const cells = () => [...table.tBodies[0].rows].map(row => row.cells[0].innerText);"
+            "const before = cells(); table.querySelector('th button').click(); return [before, cells()];"
+        )
+        assert sorted(headings[0]) == sorted(headings[1]) and headings[0] != headings[1]
+        for width in (450, 1366):
+            client.set_window_rect(width=width, height=844)
+            wide, inner = client.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+            assert wide <= inner
+        with client.using_context("chrome"):
+            client.execute_script("Services.prefs.setIntPref('layout.css.prefers-color-scheme.content-override', 0)")
+            said = client.execute_script(
+                "return Services.console.getMessageArray().map(String).filter(each => each.includes('report.html'))"
+            )
+        dark = client.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert said == [] and max(map(int, re.findall(r"\d+", dark)[:3])) < 60

@@ -37,6 +37,8 @@ OWNERS = {
     "markupsafe": ("views/report/",),
     "h5py": ("inputs/inspection/",),
     "scipy": ("analysis/",),
+    "ray": ("app/grid/cluster.py",),
+    "pyarrow": ("app/grid/results.py",),
     "onnxruntime": ("app/pipeline/runtimes.py",),
     "ai_edge_litert": ("app/pipeline/runtimes.py",),
 }

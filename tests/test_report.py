@@ -298,3 +298,25 @@ def test_compare_names_settings_and_refuses_other_images(
     assert other.exit_code == 0 and "not compared image by image: their test images are not the same" in other.stdout
     assert invoke("compare", "runs/a").exit_code == 2
     assert invoke("compare", "runs/a", "runs/b", "--figure", "c.gif").exit_code == 78
+
+
+def test_a_run_that_got_worse_ends_with_1(fitted_model: Path, invoke: Callable[..., Result], tmp_path: Path) -> None:
+    common = ("--data", "digits", "--set", "data.scale=16.0", "--set", "sweep.schedule=0:C:4")
+    assert invoke("sweep", fitted_model, *common, "--run-id", "before").exit_code == 0
+    model = keras.saving.load_model(fitted_model, compile=False)
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([np.roll(kernel, 1, axis=1), np.roll(bias, 1)])
+    model.save(tmp_path / "worse.keras")
+    assert invoke("sweep", tmp_path / "worse.keras", *common, "--run-id", "after").exit_code == 0
+    same = invoke("compare", "runs/before", "--against", "runs/before")
+    assert same.exit_code == 0 and "(p = 1)" in same.stdout and not same.stderr
+    worse = invoke("compare", "runs/after", "--against", "runs/before")
+    assert worse.exit_code == 1 and "worse: accuracy fell from 0.7" in worse.stderr
+    found = json.loads(invoke("compare", "runs/after", "--against", "runs/before", "--json").stdout)
+    before, after = (read_summary(RunDir(Path("runs", name))) for name in ("before", "after"))
+    baseline = found["baseline"]
+    assert (baseline["first"], baseline["second"]) == (before["baseline"]["accuracy"], after["baseline"]["accuracy"])
+    assert found["certified_share"] == [before["certified"]["share"], after["certified"]["share"]]
+    # More than the limit alone is not enough, nor is more than chance alone.
+    assert invoke("compare", "runs/after", "--against", "runs/before", "--drop", "1", "--share", "1").exit_code == 0
+    assert invoke("compare", "runs/before", "runs/after", "--against", "runs/before").exit_code == 2

@@ -30,6 +30,19 @@ class Paired:
     p: float
 
 
+def sign_test(first_n: np.ndarray, second_n: np.ndarray) -> float:
+    """p of as many images that one of two classifiers alone gets right, where neither is better; two-sided, exact.
+
+    `first_n` and `second_n`, bool `(N,)`, say which of the same images each gets right. Source: McNemar, 1947.
+
+    >>> sign_test(np.array([True, True, True]), np.array([True, False, False]))
+    0.5
+    """
+    only_first, only_second = int((first_n & ~second_n).sum()), int((second_n & ~first_n).sum())
+    n_unlike = only_first + only_second
+    return float(binomtest(only_first, n_unlike).pvalue) if n_unlike else 1.0
+
+
 def compare_sweeps(first: Sequence[SweepPoint], second: Sequence[SweepPoint], confidence: float) -> list[Paired]:
     """Every K that both sweeps have; points in ascending K, of the same images in the same order.
 

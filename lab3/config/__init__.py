@@ -3,7 +3,7 @@
 Order of strength: `--set a.b=value`, the experiment file, `wandb_config.yaml` (the tracking section only), defaults.
 """
 
-from lab3.config.loading import dump_config, load_config
-from lab3.config.sections import Config
+from lab3.config.loading import dump_config, load_config, load_grid
+from lab3.config.sections import Config, Grid
 
-__all__ = ["Config", "dump_config", "load_config"]
+__all__ = ["Config", "Grid", "dump_config", "load_config", "load_grid"]

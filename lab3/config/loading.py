@@ -8,7 +8,7 @@ from typing import Any, cast
 import yaml
 
 from lab3.config.problems import check_values
-from lab3.config.sections import Config, TrackingSection
+from lab3.config.sections import Config, Grid, TrackingSection
 from lab3.errors import ConfigError, shown
 
 Override = str | tuple[str, str]
@@ -38,7 +38,12 @@ def load_config(
     return check_values(Config, values, str(experiment or "the settings"), options)
 
 
-def dump_config(config: Config) -> str:
+def load_grid(path: Path) -> Grid:
+    """The grid in a file. Raises `ConfigError` with every problem at once."""
+    return check_values(Grid, _read_yaml(path), str(path))
+
+
+def dump_config(config: Config | Grid) -> str:
     """`config` as YAML that `load_config` reads back to an equal object."""
     return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True, width=120)
 

@@ -1,7 +1,7 @@
 """Every setting with its type, default and meaning."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -161,6 +161,32 @@ class TrackingSection(Section):
     finish_timeout_s: PositiveFloat = 60.0  # what is not sent by then is left to `lab3 publish`
     alert_below: Annotated[float, Field(ge=0, le=1)] | None = None  # a W&B alert where the baseline accuracy is lower
     log: TrackingLogSection = TrackingLogSection()
+
+
+class Grid(Section):
+    """Many sweeps of one experiment: every combination of the values that vary."""
+
+    experiment: str  # path of an experiment, or the name of one that lab3 ships
+    set: dict[str, Any] = {}  # settings of all sweeps, by their dotted key
+    vary: dict[
+        str, list[Any] | Literal["all"]
+    ]  # values of a setting, by its dotted key; `prune.layer: all`: each layer
+    cpus: PositiveFloat = 1.0  # cores of a sweep
+    gpus: Annotated[float, Field(ge=0)] = 0.0  # GPUs of a sweep; 0.25: four share one
+    shards: Positive = 1  # blocks of K of one sweep that are computed at once, each with so many cores and GPUs
+    tries: Positive = 3  # how often a sweep is started that fails for want of a machine, a lock or room
+
+    @field_validator("vary")
+    @classmethod
+    def _varies(cls, vary: dict[str, list[Any] | Literal["all"]]) -> dict[str, list[Any] | Literal["all"]]:
+        for key, values in vary.items():
+            if not values or (values == "all" and key != "prune.layer"):
+                raise ValueError(f"{key} must have a list of values, and one at least")
+            if values != "all" and len({repr(value) for value in values}) < len(values):
+                raise ValueError(f"{key} must have each value once")
+        if not vary:
+            raise ValueError("must name a setting at least")
+        return vary
 
 
 class Config(Section):

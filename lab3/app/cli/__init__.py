@@ -11,6 +11,7 @@ import click
 
 import lab3
 from lab3.app.cli.compact import compact_command, export_command
+from lab3.app.cli.grid import grid_command
 from lab3.app.cli.inspect import inspect_command, validate_command
 from lab3.app.cli.look import compare_command, figures_command, report_command, runs_command, show_command
 from lab3.app.cli.records import dashboard_group, publish_command, rerun_command, verify_command
@@ -78,7 +79,8 @@ def main() -> None:
 
 
 for command in (
-    run_command, sweep_command, train_command, compress_command, resume_command, compact_command, export_command,
+    run_command, sweep_command, train_command, compress_command, grid_command,
+    resume_command, compact_command, export_command,
     report_command, runs_command, show_command, figures_command, compare_command, verify_command, rerun_command,
     publish_command, dashboard_group, inspect_command, validate_command,
 ):  # fmt: skip

@@ -167,15 +167,42 @@ def figures_command(run: Path, kind: Any, out: Path | None) -> None:
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=a_path)
 @click.option("--figure", type=a_path, metavar="PATH", help="Write the curves as a picture: .png, .svg or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: settings that differ, and every K.")
-def compare_command(runs: tuple[Path, ...], figure: Path | None, as_json: bool) -> None:
+@click.option(
+    "--against", type=a_path, metavar="RUN", help="Watch one run: end with 1 if it is worse than this earlier one."
+)
+@click.option(
+    "--drop", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Accuracy that may be lost, unpruned."
+)
+@click.option(
+    "--share", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Certified share that may be lost."
+)
+@click.option("--slower", type=click.FloatRange(min=1), metavar="TIMES", help="Longer than so may the sweep not take.")
+def compare_command(
+    runs: tuple[Path, ...],
+    figure: Path | None,
+    as_json: bool,
+    against: Path | None,
+    drop: float,
+    share: float,
+    slower: float | None,
+) -> None:
     """Compare finished sweeps with the first: settings that differ, and accuracy image by image at every common K.
 
     The test at each K is McNemar's, exact and two-sided, for that K alone: of many K some have a small p by chance.
+    With --against one run is held against an earlier one of the same images, as after each night's training: it ends
+    with 1 if accuracy fell by more than --drop and more than chance allows, or the certified share by more than
+    --share.
 
     \b
-    Example:
+    Examples:
       lab3 compare runs/digits-1 runs/digits-2 --figure curves.svg
+      lab3 compare runs/digits-2 --against runs/digits-1 --drop 0.005
     """
+    if against is not None:
+        if len(runs) != 1:
+            raise click.UsageError(f"One run is held --against another, got {len(runs)}.")
+        _watch(runs[0], against, as_json, drop=drop, share=share, slower=slower)
+        return
     if len(runs) < 2:
         raise click.UsageError(f"Two runs or more are compared, got {len(runs)}.")
     from lab3.app.pipeline.comparing import compare_runs
@@ -204,3 +231,20 @@ def compare_command(runs: tuple[Path, ...], figure: Path | None, as_json: bool) 
             numbers = (point.first, point.second, point.difference, point.low, point.high)
             table.add_row(str(point.k), *(f"{value:.4f}" for value in numbers), f"{point.p:.3g}")
         print_table(table)
+
+
+def _watch(run: Path, against: Path, as_json: bool, **limits: Any) -> None:
+    from lab3.app.pipeline.comparing import watch_run
+
+    watched = watch_run(run, against, **limits)
+    if as_json:
+        click.echo(json.dumps(asdict(watched), indent=2))
+    else:
+        point, (earlier, later) = watched.baseline, watched.certified_share
+        click.echo(printable(f"{watched.run} against {watched.against}"))
+        click.echo(f"  accuracy {point.first:.4f} -> {point.second:.4f} (p = {point.p:.3g})")
+        click.echo(f"  certified share {earlier:.1%} -> {later:.1%}")
+    for each in watched.worse:
+        click.echo(f"worse: {each}", err=True)
+    if watched.worse:
+        raise SystemExit(1)

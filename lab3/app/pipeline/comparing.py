@@ -32,6 +32,52 @@ def compare_runs(paths: Sequence[Path]) -> list[Compared]:
     return [_compare(first, other) for other in others]
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A run held against an earlier one. `worse`: what got worse by more than may be, in words; empty if nothing did.
+
+    `seconds`: of the sweeps, the earlier one first.
+    """
+
+    run: str
+    against: str
+    baseline: Paired
+    certified_share: tuple[float, float]
+    seconds: tuple[float | None, float | None]
+    worse: tuple[str, ...]
+
+
+def watch_run(path: Path, against: Path, *, drop: float, share: float, slower: float | None) -> Watched:
+    """The finished sweep at `path` held against the earlier one `against`.
+
+    Worse are: accuracy without pruning that fell by more than `drop`, and more than chance allows at the run's
+    confidence; a certified share of channels that fell by more than `share`; a sweep that took more than `slower` times
+    as long, on the same device. Raises as `compare_runs` does, and `ConfigError` if their images are not the same.
+    """
+    before, now = _open(against), _open(path)
+    compared = _compare(before, now)
+    start = next((point for point in compared.points if point.k == 0), None)
+    if start is None:
+        reason = compared.reason or "one of them lacks K = 0"
+        raise ConfigError(f"{path} cannot be held against {against}: {reason}")
+    worse = []
+    confidence = now.read_config().sweep.confidence
+    if -start.difference > drop and start.p < 1 - confidence:
+        worse.append(
+            f"accuracy fell from {start.first:.4f} to {start.second:.4f} ({start.only_first:,} images lost, "
+            f"{start.only_second:,} gained, p = {start.p:.3g})"
+        )
+    earlier, later = (float(read_summary(run)["certified"]["share"]) for run in (before, now))
+    if earlier - later > share:
+        worse.append(f"the certified share of channels fell from {earlier:.1%} to {later:.1%}")
+    manifests = [run.read_manifest() for run in (before, now)]
+    then_s, now_s = ((manifest.elapsed_s or {}).get("sweep_s") for manifest in manifests)
+    same_device = manifests[0].device == manifests[1].device
+    if slower is not None and same_device and then_s and now_s and now_s > slower * then_s:
+        worse.append(f"the sweep took {now_s:.1f} s, earlier {then_s:.1f} s")
+    return Watched(now.run_id, before.run_id, start, (earlier, later), (then_s, now_s), tuple(worse))
+
+
 def draw_runs(paths: Sequence[Path], picture: Path) -> None:
     """The curves of the sweeps in one figure; the ending of `picture` says which kind of file."""
     if picture.suffix not in (".png", ".svg", ".pdf"):

@@ -148,6 +148,10 @@ def _compute(
     config, labels_n = work.config, work.materials.test.labels_n
     floor = config.tracking.alert_below
     # The journal does not hold predictions: they are computed again for points that it has.
+    shared, model_path = work.materials.shared, work.materials.model_path
+    tally_blocks = None
+    if shared.share_out is not None:
+        tally_blocks = shared.share_out(config, str(model_path), captured.features, labels_n, steps)
     predictions_kn = np.zeros((len(steps), len(labels_n)), np.uint16) if config.sweep.save_predictions else None
     for point in sweep_points(
         split,
@@ -160,6 +164,7 @@ def _compute(
         predictions_kn=predictions_kn,
         on_block=work.progress.stop_if_asked,
         confusion_k={0, *config.sweep.feature_maps_k} if split.n_labels <= _MAX_CLASSES_SHOWN else (),
+        tally_blocks=tally_blocks,
     ):
         journal.append(tables.row_of_point(point))
         points.append(point)

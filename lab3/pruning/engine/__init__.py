@@ -21,9 +21,11 @@ running all images.
 """
 
 from lab3.pruning.engine.point import SweepPoint, cross_entropy, follow, is_about_chance, is_tied
-from lab3.pruning.engine.sweep import channel_losses, logits_of, sweep_points
+from lab3.pruning.engine.sweep import SweepEngine, TallyBlocks, channel_losses, logits_of, sweep_points
+from lab3.pruning.engine.tally import Tally
 
 __all__ = [
-    "SweepPoint", "channel_losses", "cross_entropy", "follow", "is_about_chance", "is_tied", "logits_of",
+    "SweepEngine", "SweepPoint", "Tally", "TallyBlocks", "channel_losses", "cross_entropy",
+    "follow", "is_about_chance", "is_tied", "logits_of",
     "sweep_points",
 ]  # fmt: skip

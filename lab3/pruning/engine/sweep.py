@@ -14,6 +14,7 @@ from lab3.pruning.rank import PruneStep
 from lab3.pruning.split import Split
 from lab3.vocabulary import Shortcut
 
+TallyBlocks = Callable[[Sequence[range]], Iterator[Tally]]
 _FIRST_BLOCK, _BLOCK = 8, 32
 _N_CALIBRATION = 256
 
@@ -30,22 +31,29 @@ def sweep_points(
     predictions_kn: np.ndarray | None = None,
     confusion_k: Collection[int] = (),
     on_block: Callable[[], None] = lambda: None,
+    tally_blocks: TallyBlocks | None = None,
 ) -> Iterator[SweepPoint]:
     """The points of `steps` that `done`, of the same sweep, lacks, in their order; nothing is printed or written.
 
     `features` are those of `capture`; `labels_n` int `(N,)`; `batch_size` images are held on the device at a time.
     `predictions_kn`, uint16 `(len(steps), N)`, is filled with the predicted classes if given, for which what is done is
     computed again; points at K in `confusion_k` have a confusion matrix. `on_block` is called before each block of
-    images and may raise. Raises `ModelError` if an output is not finite.
+    images and may raise. `tally_blocks` computes blocks of steps elsewhere, as other processes do. Raises `ModelError`
+    if an output is not finite.
     """
-    engine = _Engine(split, features, labels_n, steps, batch_size, shortcut, on_block)
     known = {point.k: point for point in done}
     unpruned_n: np.ndarray | None = None  # right at K = 0
     before_n = np.ones(len(labels_n), bool)  # right at the K before
-    for block in _k_blocks(len(steps)):
+    blocks = list(_k_blocks(len(steps)))
+    due = [block for block in blocks if predictions_kn is not None or any(steps[i].k not in known for i in block)]
+    if tally_blocks is None:
+        engine = SweepEngine(split, features, labels_n, steps, batch_size, shortcut, on_block)
+        tally_blocks = engine.tally_blocks
+    tallies = tally_blocks(due)
+    for block in blocks:
         tally = None
-        if predictions_kn is not None or any(steps[i].k not in known for i in block):
-            tally = engine.tally(block)
+        if block in due:
+            tally = next(tallies)
             if predictions_kn is not None:
                 predictions_kn[block.start : block.stop] = tally.predicted_kn
         for number, step in enumerate(steps[block.start : block.stop]):
@@ -74,7 +82,7 @@ def channel_losses(
         alone = [PruneStep(1, (channel,)) for channel in range(split.n_channels)[channels]]
         steps = [PruneStep(0, ()), *alone]
         sums = np.zeros(len(steps))
-        engine = _Engine(split, features, labels_n, steps, batch_size, "none", on_block)
+        engine = SweepEngine(split, features, labels_n, steps, batch_size, "none", on_block)
         for rows, scores in engine.run(range(len(steps))):
             sums += [cross_entropy(logits_nl, labels_n[rows]).sum() for logits_nl in scores.logits_knl]
         losses_c[channels] = (sums[1:] - sums[0]) / len(labels_n)
@@ -100,7 +108,9 @@ def _k_blocks(n_steps: int) -> Iterator[range]:
         start, size = start + size, _BLOCK
 
 
-class _Engine:
+class SweepEngine:
+    """Tallies blocks of the steps of one sweep; the arguments are those of `sweep_points`."""
+
     def __init__(
         self,
         split: Split,
@@ -109,7 +119,7 @@ class _Engine:
         steps: Sequence[PruneStep],
         batch_size: int,
         shortcut: Shortcut,
-        on_block: Callable[[], None],
+        on_block: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_block = on_block
         self._predicted_n: np.ndarray | None = None  # the class of each image with no channel pruned
@@ -118,6 +128,10 @@ class _Engine:
         self._infers = shortcut == "inferred"
         # Where a quarter of the images would be calibration, nothing is gained.
         self._shortcut = "unchanged" if self._infers and self._n_images < 4 * _N_CALIBRATION else shortcut
+
+    def tally_blocks(self, blocks: Sequence[range]) -> Iterator[Tally]:
+        """The steps of each block, run as they are asked for."""
+        return map(self.tally, blocks)
 
     def tally(self, indices: range) -> Tally:
         """The steps of `indices`, run; once more and without inferring where a line did not hold."""

@@ -38,7 +38,7 @@ def gather_report(path: Path) -> Report:
     Raises `RunStateError` if there is none, or a file of it is damaged, `UnfinishedError` if it has not come to its
     end.
     """
-    if (path / "group.json").exists():
+    if (path / "group.json").exists() or (path / "grid.yaml").exists():
         return _gather_group(path)
     run = open_run(path)
     if not run.is_finished:
