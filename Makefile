@@ -68,6 +68,9 @@ fuzz:  ## try other random inputs than the default tests, above all to break the
 	    --hypothesis-show-statistics \
 	  || exit 1; done
 
+gpu-check:  ## pack lab3, its tests and its benchmark for a machine with JAX, a GPU and no network, in gpu-check/
+	$(PYTHON) benchmarks/gpu_check.py pack gpu-check
+
 constraints:  ## write the versions that the images of experiments/jobs have, from what pip chooses now
 	$(PYTHON) docs/constraints.py
 

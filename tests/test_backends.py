@@ -10,6 +10,8 @@ from pathlib import Path
 import keras
 import pytest
 
+from lab3.base.backend import load_backend
+from lab3.base.devices import use_gpus
 from lab3.inputs.architectures import build_model
 from lab3.inputs.data import load_dataset
 from lab3.inputs.model_files import save_model
@@ -43,3 +45,20 @@ def test_counts_of_the_digits_network_are_equal_on_all_backends(tmp_path: Path) 
     assert len(counts[BACKENDS[0]]) == 32 and int(counts[BACKENDS[0]][0][2]) > 400
     for backend in BACKENDS[1:]:
         assert counts[backend] == counts[BACKENDS[0]], backend
+
+
+def test_float32_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("reads TensorFlow's setting")
+    import tensorflow
+
+    is_enabled = tensorflow.config.experimental.tensor_float_32_execution_enabled
+    load_backend("cpu")
+    assert not is_enabled()
+    use_gpus.cache_clear()
+    monkeypatch.setenv("LAB3_ALLOW_TF32", "1")
+    assert use_gpus("tensorflow") == 0 and is_enabled()
+    use_gpus.cache_clear()
+    monkeypatch.delenv("LAB3_ALLOW_TF32")
+    use_gpus("tensorflow")
+    assert not is_enabled()

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from benchmarks.spot import Cell, simulate
 from lab3.app.grid import results, work
 from lab3.app.grid.plan import Plan, grid_id, make_plan, write_plan
 from lab3.app.grid.work import Task, work_cell
@@ -179,6 +180,19 @@ def test_a_block_computed_elsewhere_is_the_block_computed_here(fitted_model: Pat
 
     rest = list(sweep_points(*arguments, shortcut="inferred", done=here[:8], tally_blocks=noted))
     assert rest == here[8:] and asked == [range(8, 16)]
+
+
+def test_a_simulated_grid_keeps_the_laws_of_work() -> None:
+    cell = Cell(before_s=60.0, sweep_s=400.0, block_s=25.0)
+    quiet = simulate(10, 4, cell, 1e12, 0.0, 0)
+    # Three rounds of four machines.
+    assert (quiet.hours, quiet.n_preemptions) == (pytest.approx(3 * 460 / 3600), 0)
+    assert quiet.machine_hours == pytest.approx(10 * 460 / 3600) and quiet.wasted_hours == pytest.approx(0)
+    lost = simulate(50, 4, cell, 600.0, 60.0, 0)
+    restarted = simulate(50, 4, cell, 600.0, 60.0, 0, resumes=False)
+    assert lost.n_preemptions > 5 and 0 < lost.wasted_hours < restarted.wasted_hours
+    # Of each preemption at most a start and a block are done again.
+    assert lost.wasted_hours <= lost.n_preemptions * (60 + 25) / 3600
 
 
 # From here on a real cluster: two nodes of one core each on this machine.

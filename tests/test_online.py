@@ -152,7 +152,8 @@ class Client:
         assert found.summary["baseline/correct"] == recorded[0]["correct"]
         assert found.summary["best/accuracy"] == max(row["correct"] / row["total"] for row in recorded)
         observed = found.summary["observed/K"]
-        floor = recorded[0]["correct"] - 0.01 * recorded[0]["total"]
+        tolerance = RunDir(self.run).read_config().sweep.tolerance
+        floor = recorded[0]["correct"] - tolerance * recorded[0]["total"]
         kept = [row["correct"] >= floor for row in recorded[: observed + 2]]
         assert kept == [True] * (observed + 1) + [False]
         assert found.summary["sentence"].startswith(("How many of", f"{found.summary['certified/n_pruned']} of"))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lab3.base.arrays import blocks_of
+from lab3.base.devices import prepare_environment, use_gpus
 from lab3.errors import ConfigError
 from lab3.vocabulary import Device
 
@@ -28,6 +29,7 @@ def load_backend(device: Device = "auto") -> str:
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    prepare_environment()
     try:
         with _quiet_start():
             keras = importlib.import_module("keras")
@@ -48,7 +50,7 @@ def count_gpus() -> int:
     """GPUs that the backend sees."""
     import keras
 
-    return _N_GPUS[keras.backend.backend()]()
+    return use_gpus(keras.backend.backend())
 
 
 def limit_threads(n_threads: int) -> None:
@@ -200,31 +202,6 @@ def _gradient_torch(function: Callable[..., Any]) -> Callable[..., Any]:
 
 _GRADIENTS = {"tensorflow": _gradient_tensorflow, "jax": _gradient_jax, "torch": _gradient_torch}
 _COMPILERS = {"tensorflow": _compile_tensorflow, "jax": _compile_jax, "torch": _compile_torch}
-
-
-def _n_gpus_tensorflow() -> int:
-    import tensorflow
-
-    gpus = tensorflow.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        # The whole GPU's memory otherwise goes to the first process.
-        tensorflow.config.experimental.set_memory_growth(gpu, True)
-    return len(gpus)
-
-
-def _n_gpus_jax() -> int:
-    import jax
-
-    return sum(device.platform != "cpu" for device in jax.devices())
-
-
-def _n_gpus_torch() -> int:
-    import torch
-
-    return int(torch.cuda.device_count())
-
-
-_N_GPUS = {"tensorflow": _n_gpus_tensorflow, "jax": _n_gpus_jax, "torch": _n_gpus_torch}
 
 
 @contextmanager

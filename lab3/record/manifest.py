@@ -25,7 +25,7 @@ _OF_WORK = ("manifest.json", "attempts.jsonl", "job.json")
 # Nothing else of the environment is kept: the rest can hold secrets.
 _VARIABLES = (
     "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
-    "TF_ENABLE_ONEDNN_OPTS", "TF_DETERMINISTIC_OPS", "XLA_FLAGS",
+    "TF_ENABLE_ONEDNN_OPTS", "TF_DETERMINISTIC_OPS", "XLA_FLAGS", "LAB3_ALLOW_TF32", "NVIDIA_TF32_OVERRIDE",
 )  # fmt: skip
 _PACKAGES = ("numpy", "wandb", "matplotlib", "pillow", "h5py", "pydantic")
 
