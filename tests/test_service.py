@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from lab3.record.journal import encode_row, read_journal
 from lab3.views.dashboard import make_service
-from tests.folders import holding, stop, unfinish
+from tests.folders import holding, read_csv, stop, unfinish
 
 Client = Callable[..., TestClient]
 
@@ -54,6 +54,28 @@ def test_it_lists_shows_and_gives_what_the_folder_holds(toy: Path, client: Clien
     assert web.get("/healthz").text == "ok\n"
     counted = web.get("/metrics").text
     assert 'lab3_runs{state="finished"} 1.0' in counted and 'lab3_runs{state="killed"} 1.0' in counted
+
+
+def test_a_compressed_network_and_a_group_have_their_rows_and_page(
+    toy: Path, compressed_folder: Path, client: Client
+) -> None:
+    group = toy.parent / "g"
+    for label in ("a", "b"):
+        shutil.copytree(toy, group / f"g-{label}")
+    run = Path(shutil.copytree(compressed_folder / "runs" / "c", toy.parent / "c"))
+    web = client()
+    rows = {row["path"]: row for row in web.get("/api/runs").json()["runs"]}
+    plan = read_csv(run / "plan.csv")
+    pruned, channels = (sum(int(row[name]) for row in plan) for name in ("n_pruned", "n_channels"))
+    assert rows["c"]["certified_share"] == pruned / channels > 0
+    proof = json.loads((run / "compact" / "proof.json").read_text())
+    assert rows["c"]["parameters_left"] == proof["after"]["parameters"] / proof["before"]["parameters"] < 1
+    assert 'href="/group/g"' in web.get("/").text
+    page = web.get("/group/g")
+    assert page.status_code == 200 and "Runs of g" in page.text
+    assert 'href="/run/g/g-a"' in page.text and 'href="/run/g/g-b"' in page.text
+    for name in ("c", "toy", "none", "..", "g%2F..%2F..", "."):
+        assert web.get(f"/group/{name}").status_code in (404, 200) and "Runs of" not in web.get(f"/group/{name}").text
 
 
 def test_only_what_is_new_is_sent(toy: Path, client: Client) -> None:

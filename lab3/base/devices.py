@@ -41,7 +41,7 @@ def _use_tensorflow(allows_tf32: bool) -> int:
 def _use_jax(allows_tf32: bool) -> int:
     import jax
 
-    n_gpus = sum(device.platform != "cpu" for device in jax.devices())
+    n_gpus = int(sum(device.platform != "cpu" for device in jax.devices()))
     if n_gpus and not allows_tf32:
         jax.config.update("jax_default_matmul_precision", "highest")
     return n_gpus
@@ -54,7 +54,6 @@ def _use_torch(allows_tf32: bool) -> int:
     torch.backends.cudnn.allow_tf32 = allows_tf32
     n_gpus = int(torch.cuda.device_count())
     if n_gpus:
-        torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
     return n_gpus
 

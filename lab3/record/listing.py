@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lab3.errors import Lab3Error
-from lab3.record.readers import read_summary
+from lab3.record.compaction import read_compaction
+from lab3.record.readers import read_plan, read_summary
 from lab3.record.rundir import RunDir, runs_in
 from lab3.record.state import Condition, read_state
 
@@ -15,7 +16,8 @@ class Listed:
     """A run as a list shows it; what is not known before its end, or not at all, is None.
 
     `state` is the condition with how far it came. `baseline`: accuracy at K = 0, or of the trained network.
-    `certified_share`: of the layer's channels, or of a compressed network's.
+    `certified_share`: of the layer's channels, or of a compressed network's. `parameters_left`: what the smaller model
+    has of the whole one's, as a share.
     """
 
     path: str
@@ -33,6 +35,7 @@ class Listed:
     n_images: int | None = None
     certified_k: int | None = None
     certified_share: float | None = None
+    parameters_left: float | None = None
     baseline: float | None = None
     sentence: str | None = None
 
@@ -55,6 +58,14 @@ def list_run(path: Path, folder: Path) -> Listed:
     except Lab3Error:
         return Listed(**common, state="damaged", condition="damaged")
     certified, baseline = summary.get("certified") or {}, summary.get("baseline") or {}
+    share = certified.get("share")
+    try:
+        if summary.get("is_certified"):
+            plan = read_plan(run)
+            share = sum(int(row["n_pruned"]) for row in plan) / sum(int(row["n_channels"]) for row in plan)
+        left = read_compaction(run).summary()["parameters_share"] if summary and run.compact.exists() else None
+    except Lab3Error:
+        return Listed(**common, state="damaged", condition="damaged")
     return Listed(
         **common,
         state=str(state),
@@ -67,7 +78,8 @@ def list_run(path: Path, folder: Path) -> Listed:
         n_channels=summary.get("n_channels"),
         n_images=manifest.data.test.n_images,
         certified_k=certified.get("k"),
-        certified_share=certified.get("share"),
+        certified_share=share,
+        parameters_left=left,
         baseline=baseline.get("accuracy", summary.get("accuracy", summary.get("accuracy_before"))),
         sentence=summary.get("sentence"),
     )

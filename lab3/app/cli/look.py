@@ -69,11 +69,13 @@ def runs_command(folder: Path, as_json: bool) -> None:
 
     from lab3.app.cli.printed import new_table, print_table
 
-    table = new_table("run", "state", "layer", "criterion", "certified", "accuracy", "written")
+    table = new_table("run", "state", "layer", "criterion", "certified", "parameters left", "accuracy", "written")
     for row in rows:
-        certified = "" if row.certified_k is None else f"{row.certified_k} of {row.n_channels}"
+        certified = "" if row.certified_share is None else f"{row.certified_share:.0%}"
+        certified = certified if row.certified_k is None else f"{row.certified_k} of {row.n_channels}"
+        left = "" if row.parameters_left is None else f"{row.parameters_left:.0%}"
         accuracy = "" if row.baseline is None else f"{row.baseline:.4f}"
-        cells = (row.path, row.state, row.layer or "", row.criterion or "", certified, accuracy, _age(row.age_s))
+        cells = (row.path, row.state, row.layer or "", row.criterion or "", certified, left, accuracy, _age(row.age_s))
         table.add_row(*(Text(printable(cell)) for cell in cells))
     print_table(table)
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
@@ -20,6 +21,7 @@ from lab3.errors import Lab3Error
 from lab3.record.listing import Listed
 from lab3.record.readers import read_points
 from lab3.record.rundir import RunDir
+from lab3.record.state import Condition
 from lab3.views.dashboard.guard import Guard
 from lab3.views.dashboard.watch import DOWNLOADS, Watch, is_plain
 from lab3.views.report import render_report
@@ -45,6 +47,7 @@ def make_service(
         Route("/run/{run:path}", service.run),
         Route("/file/{run:path}", service.file),
         Route("/compare", service.compare),
+        Route("/group/{group}", service.group),
         Route("/healthz", service.healthz),
         Route("/metrics", service.metrics),
         Route("/static/{name}", service.static),
@@ -122,8 +125,20 @@ class _Service:
         return FileResponse(path, media_type="application/octet-stream", filename=f"{run_id}-{path.name}")
 
     def compare(self, request: Request) -> Response:
+        return self._compare("Runs compared", request.query_params.getlist("run"))
+
+    def group(self, request: Request) -> Response:
+        """The runs in one folder below: those of a group or a grid."""
+        group = request.path_params["group"]
+        names = sorted(row.path for row, _ in self._look()[1] if row.path.startswith(f"{group}/"))
+        if not names:
+            return _missing()
+        some = f" (the first {_MOST_COMPARED} of {len(names)})" if len(names) > _MOST_COMPARED else ""
+        return self._compare(f"Runs of {group}{some}", names)
+
+    def _compare(self, title: str, names: Sequence[str]) -> Response:
         members = []
-        for name in request.query_params.getlist("run")[:_MOST_COMPARED]:
+        for name in names[:_MOST_COMPARED]:
             found = self._find(name)
             if found is None or found[1].layer is None or found[1].n_channels is None:
                 continue
@@ -131,7 +146,7 @@ class _Service:
             with suppress(Lab3Error):
                 members.append(_member(*found))
         chart = draw_members(members) if members else None
-        return self._page("compare.html", chart=chart, members=members)
+        return self._page("compare.html", title=title, chart=chart, members=members)
 
     def healthz(self, _request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -140,7 +155,7 @@ class _Service:
         counts: dict[str, int] = {}
         for row, _ in self._look()[1]:
             counts[row.condition] = counts.get(row.condition, 0) + 1
-        for state in ("finished", "running", "stalled", "killed", "damaged"):
+        for state in get_args(Condition):
             self._n_runs.labels(state).set(counts.get(state, 0))
         return Response(generate_latest(self._registry), media_type="text/plain; version=0.0.4")
 

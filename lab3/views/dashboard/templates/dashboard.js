@@ -28,7 +28,8 @@
         put(row.cells[3], run.layer ?? "");
         put(row.cells[5], run.certified_k === null ? "" : String(run.certified_k));
         put(row.cells[6], run.certified_share === null ? "" : `${(100 * run.certified_share).toFixed(0)} %`);
-        put(row.cells[7], run.baseline === null ? "" : run.baseline.toFixed(4));
+        put(row.cells[7], run.parameters_left === null ? "" : `${(100 * run.parameters_left).toFixed(0)} %`);
+        put(row.cells[8], run.baseline === null ? "" : run.baseline.toFixed(4));
       }
     });
   }
