@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from lab3.record.attempts import add_up, read_attempts
 from lab3.record.journal import append_row, read_journal
 from lab3.record.rundir import RunDir
 from lab3.record.state import read_state
-from tests.folders import files_of
+from tests.folders import DIGITS, files_of
 from tests.processes import Process, start
 
 SCHEDULERS = [
@@ -215,3 +217,28 @@ def test_a_job_stopped_while_loading_is_counted_too(
     assert result.exit_code == 0, result.output
     (run,) = (tmp_path / "runs").iterdir()
     assert invoke("verify", run).exit_code == 0
+
+
+@pytest.mark.chaos
+@pytest.mark.forks
+def test_sigterm_at_random_moments_ends_within_ten_seconds_and_loses_nothing(tmp_path: Path) -> None:
+    args = ("run", DIGITS, "train.epochs=3", "sweep.batch_size=50", "--job", "--max-attempts", "50")
+    rng = random.Random(0)
+    for _ in range(10):
+        process = start(*args)
+        assert process.stderr is not None
+        for _, _line in zip(range(rng.randrange(1, 40)), process.stderr, strict=False):
+            pass
+        sent_s = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode in (0, 75) and time.monotonic() - sent_s < 10
+    process = start(*args)
+    output, _ = process.communicate()
+    result = json.loads(output)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert process.returncode == 0 and result["runs"][run.name]["is_finished"]
+    ends = [each["end"] for each in result["attempts"]]
+    assert ends[-1] == "finished" and set(ends[:-1]) <= {"preempted"}
+    assert [row["k"] for row in read_journal(run / "journal.jsonl")] == list(range(32))
+    assert [row["epoch"] for row in read_journal(run / "epochs.jsonl")] == [1, 2, 3]
