@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -49,9 +49,10 @@ def attempt(run: RunDir, device: str) -> Iterator[None]:
         end = "stopped"
         raise
     finally:
-        # The folder may be away, or its disk full: what ended the work says so.
-        if run.attempts_jsonl.exists():
-            append_row(run.attempts_jsonl, {"end": end, "ended_s": time.time()})
+        # The folder may be away, or its disk full: what ended the work says so, and not this.
+        with suppress(OSError):
+            if run.attempts_jsonl.exists():
+                append_row(run.attempts_jsonl, {"end": end, "ended_s": time.time()})
 
 
 def read_attempts(run: RunDir, *, now_s: float | None = None) -> list[Attempt]:

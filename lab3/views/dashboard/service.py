@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -66,6 +67,7 @@ class _Service:
             loader=PackageLoader("lab3.views.dashboard"), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
+        self._templates.filters["short"] = _short
         self._registry = CollectorRegistry()
         self._n_runs = Gauge("lab3_runs", "Runs in the folder by state.", ["state"], registry=self._registry)
         self._looks = Counter("lab3_looks", "How often the folder was looked at.", registry=self._registry)
@@ -145,7 +147,7 @@ class _Service:
             # A journal that cannot be read has no curve; the run's own page says why.
             with suppress(Lab3Error):
                 members.append(_member(*found))
-        chart = draw_members(members) if members else None
+        chart = draw_members([replace(each, label=_short(each.label)) for each in members]) if members else None
         return self._page("compare.html", title=title, chart=chart, members=members)
 
     def healthz(self, _request: Request) -> Response:
@@ -196,6 +198,16 @@ class _Service:
 
     def _page(self, name: str, **facts: object) -> Response:
         return HTMLResponse(self._templates.get_template(name).render(**facts))
+
+
+def _short(path: str) -> str:
+    """A run's path as a person reads it: a run of a group has the group's name in its own.
+
+    >>> _short("grid/grid-conv-apoz")
+    'grid/conv-apoz'
+    """
+    folder, slash, name = path.partition("/")
+    return f"{folder}{slash}{name.removeprefix(f'{folder}-')}"
 
 
 def _fits(row: Listed, chosen: dict[str, str]) -> bool:
