@@ -208,18 +208,18 @@ def test_what_was_pushed_loads_back_unchanged(push: Push, server: WandbServer, m
     pushed = dashboards.make_workspace(ENTITY, "p"), dashboards.make_report(ENTITY, "p", "r")
     loaded = json.loads(dashboards.describe(workspace, report))
     assert without_ids(loaded) == without_ids(json.loads(dashboards.describe(*pushed)))
-    assert (workspace.name, len(workspace.sections)) == ("lab3 sweeps", 5)
+    assert (workspace.name, len(workspace.sections)) == ("lab3 sweeps", 6)
     for name in ("entity", "project", "title", "description", "width"):
         assert getattr(report, name) == getattr(pushed[1], name)
     grids = [block for block in report.blocks if isinstance(block, PanelGrid)]
-    assert [len(grid.panels) for grid in grids] == [7, 6, 5, 2]
+    assert [len(grid.panels) for grid in grids] == [7, 11, 9, 5, 2]
 
 
 def test_a_report_shows_the_one_run_with_that_id() -> None:
     report = dashboards.make_report(ENTITY, "p", "it's-a.run")
     grids = [block for block in report.blocks if hasattr(block, "runsets")]
     of_the_run = {"key": {"section": "run", "name": "name"}, "op": "=", "value": "it's-a.run", "disabled": False}
-    assert len(grids) == 4
+    assert len(grids) == 5
     for grid in grids:
         (runset,) = grid._to_model().metadata.run_sets
         assert runset.filters["filters"] == [of_the_run]

@@ -282,7 +282,9 @@ def test_run_folder_damaged(finished_run: Path, data: Any) -> None:
     path.write_bytes(content)
     try:
         found = verify_run(finished_run)
-        assert found.problems or content == whole
+        # A process that is killed as it ends leaves all but the last line of its attempts.
+        is_cut = path.name == "attempts.jsonl" and whole.startswith(content) and content.endswith(b"\n")
+        assert found.problems or content == whole or is_cut
         run = RunDir(finished_run)
         for read in (run.read_config, run.read_manifest, lambda: read_capture(run), lambda: read_points(run)):
             try:

@@ -20,9 +20,10 @@ from lab3.inputs.training import best_epoch
 from lab3.pruning.rank import channel_stats, plan_pruning
 from lab3.pruning.schedule import parse_schedule
 from lab3.record import readers, tables
+from lab3.record.attempts import read_attempts
 from lab3.record.compaction import PROOF_JSON, read_compaction
 from lab3.record.exported import read_exports, record_name
-from lab3.record.journal import check_header, read_lines
+from lab3.record.journal import check_header, encode_row, read_lines, read_rows
 from lab3.record.manifest import REPORTS, Manifest, hash_files
 from lab3.record.rundir import RunDir, open_run
 from lab3.views.report import render_report
@@ -72,6 +73,8 @@ def verify_run(path: Path) -> Verified:
         manifest = run.read_manifest()
         if found.is_finished:
             _check_hashes(run, manifest, found)
+        with found.collecting():
+            _check_attempts(run, manifest, found)
         config = run.read_config()
         with found.collecting():
             check_same_settings(run, manifest, config)
@@ -98,6 +101,20 @@ def _check_hashes(run: RunDir, manifest: Manifest, found: Verified) -> None:
     if manifest.files is None:
         found.remarks.append("the manifest has no hashes of the files, as an earlier lab3 made it: tables are checked")
     _compare_hashes(manifest.files or {}, hash_files(run.path), found)
+
+
+def _check_attempts(run: RunDir, manifest: Manifest, found: Verified) -> None:
+    """The record of the work, which no hash covers: lines with checksums, as many starts as the manifest counts."""
+    n_attempts = len(read_attempts(run))
+    if run.attempts_jsonl.exists():
+        intact = b"".join(map(encode_row, read_rows(run.attempts_jsonl)))
+        if run.attempts_jsonl.read_bytes() != intact:
+            found.problems.append(f"{run.attempts_jsonl.name} has a last line that is torn or damaged")
+    if manifest.cost is not None and manifest.cost.attempts != n_attempts:
+        found.problems.append(
+            f"{run.attempts_jsonl.name} must have {counted(manifest.cost.attempts, 'attempt')}, as the manifest says, "
+            f"got {n_attempts}"
+        )
 
 
 def _check_compaction(run: RunDir, manifest: Manifest, found: Verified) -> None:
