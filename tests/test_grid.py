@@ -126,6 +126,22 @@ def test_a_cell_is_started_resumed_left_alone_or_fails_with_its_log(
     assert "ZeroDivisionError" in plan.log_of("conv").read_text()
 
 
+def test_cells_of_one_process_that_take_other_outputs_of_a_file_do_not_share_its_model(tmp_path: Path) -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    images = keras.Input((8, 8, 1))
+    features = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, activation="relu", name="conv")(images))
+    outputs = [keras.layers.Dense(10, activation="softmax", name=name)(features) for name in ("one", "two")]
+    save_model(keras.Model(images, outputs), tmp_path / "two.h5")
+    plan = plan_of(tmp_path / "g", tmp_path / "two.h5", vary={"model.output": ["one", "two"]})
+    assert [work_cell(task_of(plan, label), {}).state for label in plan.cells] == ["finished"] * 2
+    one, two = (read_summary(plan.run_of(label))["baseline"]["correct"] for label in plan.cells)
+    digits = load_dataset("digits", "test")
+    scores = keras.Model(images, outputs).predict(digits.images_nhwc / np.float32(16), verbose=0)
+    assert [one, two] == [int((each.argmax(axis=1) == digits.labels_n).sum()) for each in scores] and one != two
+
+
 def test_results_are_those_of_the_cells(fitted_model: Path, tmp_path: Path, invoke: Callable[..., Result]) -> None:
     vary = {"prune.layer": ["first", "conv"], "seed": [1, 2]}
     plan = plan_of(tmp_path / "g", fitted_model, vary=vary)

@@ -84,7 +84,7 @@ def _beside(grid_file: Path, experiment: Path) -> Path:
 
 
 def _error_of(failed: list[Any], path: Path) -> Lab3Error:
-    """75 where another attempt may help, else 65."""
+    """75 where another attempt may help, else 78."""
     names = f"{counted(len(failed), 'cell')} of grid {path} failed"
     if any(outcome.exit_code in (74, 75) for outcome in failed):
         return UnfinishedError(f"{names}; the same command tries them again")

@@ -68,10 +68,11 @@ def load_configured_model(config: Config, model_path: str | None, session: Sessi
             )
         return build_model(model.architecture)
     models = session.shared.models
-    if model_path not in models:
-        loaded = load_model(model_path, model.output, sha256=model.sha256, allow_classes=model.allow_classes)
-        models[model_path] = loaded
-    return models[model_path]
+    # Cells of a grid can take other outputs of one file.
+    key = f"{model_path} {model.model_dump_json()}"
+    if key not in models:
+        models[key] = load_model(model_path, model.output, sha256=model.sha256, allow_classes=model.allow_classes)
+    return models[key]
 
 
 @dataclass(frozen=True)
