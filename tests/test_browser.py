@@ -88,13 +88,13 @@ def test_keys_pointer_and_slider_choose_a_k(browser: Any, digits: Path) -> None:
     assert read().startswith(f"K = {start + 1}: ")
     page.keyboard.press("End")
     assert read().startswith("K = 31: ") and page.inner_text("#tiles-k") == "K = 31"
-    assert page.locator(".tiles .gone").count() == 31
+    assert page.locator(".tiles .is-pruned").count() == 31
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Home")
-    assert read().startswith("K = 0: ") and page.locator(".tiles .gone").count() == 0
+    assert read().startswith("K = 0: ") and page.locator(".tiles .is-pruned").count() == 0
     box = chart.bounding_box()
     page.mouse.move(box["x"] + box["width"] * (58 + (866 - 58) * 10 / 31) / 880, box["y"] + 100)
-    assert read().startswith("K = 10: ") and page.locator(".tiles .gone").count() == 10
+    assert read().startswith("K = 10: ") and page.locator(".tiles .is-pruned").count() == 10
     page.focus("#k")
     page.keyboard.press("ArrowRight")
     assert read().startswith("K = 11: ")

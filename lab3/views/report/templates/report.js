@@ -11,12 +11,12 @@
   let shown = -1;
 
   const prunedAt = (index) => {
-    const gone = new Set();
+    const pruned = new Set();
     for (let i = 0; i <= index; i++) {
-      data.new[i].forEach((channel) => gone.add(channel));
-      data.back[i].forEach((channel) => gone.delete(channel));
+      data.new[i].forEach((channel) => pruned.add(channel));
+      data.back[i].forEach((channel) => pruned.delete(channel));
     }
-    return gone;
+    return pruned;
   };
 
   const describe = (i) => {
@@ -48,7 +48,7 @@
       cursor.classList.add("on");
     }
     pruned = prunedAt(i);
-    tiles.forEach((tile, channel) => tile.classList.toggle("gone", pruned.has(channel)));
+    tiles.forEach((tile, channel) => tile.classList.toggle("is-pruned", pruned.has(channel)));
     tilesK.textContent = `K = ${data.k[i]}`;
   };
 
