@@ -24,6 +24,7 @@ from lab3.pruning.compact import (
     prove_compact,
     round_width,
 )
+from lab3.pruning.compact.proof import Masked
 from lab3.pruning.layers import prunable_layers
 from lab3.pruning.split import split_model
 from tests.random_models import N_CHANNELS, random_model
@@ -393,6 +394,23 @@ def test_a_model_that_differs_is_found() -> None:
         bias.assign(bias + np.array([0, change, 0], np.float32))
         with pytest.raises(ModelError, match=r"the compact model must give .* it is not written"):
             prove_compact(mask_layer(split, PRUNED), other, images_nhwc, labels_n, lambda block: block, batch_size=20)
+
+
+def test_one_number_beside_its_threshold_is_a_tie_by_the_largest_of_all_images() -> None:
+    model = keras.Sequential([keras.Input((1, 1, 1)), layers.Flatten(), layers.Dense(1, activation="sigmoid")])
+    model.layers[-1].set_weights([np.ones((1, 1)), np.zeros(1)])
+    images_nhwc = np.array([10, 2e-6, -7], np.float32).reshape(3, 1, 1, 1)
+
+    def prove(shift: float) -> Any:
+        masked = Masked(
+            "1 channel", 1e-5, lambda block, _: np.stack([0 * block.ravel(), block.ravel() - shift], axis=1)
+        )
+        return prove_compact(masked, model, images_nhwc, np.array([1, 1, 0]), lambda block: block)
+
+    proof = prove(4e-6)
+    assert (proof.n_equal, proof.n_tied, proof.correct) == (2, 1, 3)
+    with pytest.raises(ModelError, match=r"1 of 3 images are predicted otherwise"):
+        prove(1e-2)
 
 
 @pytest.mark.large

@@ -20,14 +20,14 @@ from lab3.base.graph import flatten_model, run_steps
 from lab3.errors import ConfigError, ModelError, RunStateError
 from lab3.inputs.class_scores import read_class_scores
 from lab3.inputs.model_files import load_model
-from lab3.pruning.engine import is_tied
+from lab3.pruning.engine import margins_of
 from lab3.record.compaction import read_compaction
 from lab3.record.exported import Exported, record_name
 from lab3.record.manifest import current_versions, now
 from lab3.record.rundir import open_run
 from lab3.views.report import write_report
 
-_BATCH, _LEAST_TOLERANCE = 250, 1e-4
+_BATCH, _LEAST_TOLERANCE, _TIED = 250, 1e-4, 1e-5
 
 
 def export_run(path: Path, session: Session, format: Format) -> tuple[Path, Exported]:
@@ -109,19 +109,21 @@ def _compare(
         return [inputs, scores.both_classes(values[graph.output_slot])]
 
     run = compile_function(run_keras)
-    n_equal, n_tied, correct, difference, largest = 0, 0, 0, 0.0, 0.0
+    n_equal, correct, difference, largest = 0, 0, 0.0, 0.0
+    margins: list[float] = []
     blocks = map_blocks(lambda block: run(materials.preprocess(block)), test.images_nhwc, _BATCH)
     with session.progress.bar("proof", len(test), "images") as advance:
         for rows, (inputs, ours_nl) in blocks:
             theirs_nl = to_numpy(scores.both_classes(run_exported(inputs)))
             differs_n = ours_nl.argmax(axis=1) != theirs_nl.argmax(axis=1)
             n_equal += int((~differs_n).sum())
-            n_tied += int((differs_n & is_tied(ours_nl)).sum())
+            margins += margins_of(ours_nl)[differs_n].tolist()
             correct += int((theirs_nl.argmax(axis=1) == test.labels_n[rows]).sum())
             difference = float(np.maximum(difference, np.abs(theirs_nl - ours_nl).max()))
             largest = max(largest, float(np.abs(ours_nl).max()))
             advance(rows.stop - rows.start, "")
-    share, n_wrong = difference / (largest or 1.0), len(test) - n_equal - n_tied
+    share, n_tied = difference / (largest or 1.0), sum(margin <= _TIED * largest for margin in margins)
+    n_wrong = len(test) - n_equal - n_tied
     if n_wrong or not share <= tolerance:
         raise ModelError(
             f"the exported model must predict what Keras does, but {n_wrong} of {len(test):,} images are predicted "

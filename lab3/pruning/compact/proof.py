@@ -11,7 +11,7 @@ from lab3.errors import ModelError
 from lab3.inputs.class_scores import compile_logits
 from lab3.pruning.anatomy import Anatomy
 from lab3.pruning.capture import Preprocess
-from lab3.pruning.engine import is_tied
+from lab3.pruning.engine import margins_of
 from lab3.pruning.engine.block import Block
 from lab3.pruning.joint import JointNetwork
 from lab3.pruning.rank import PruneStep
@@ -83,17 +83,19 @@ def prove_compact(
     logit; 1e-2 where a layer computes in 16 bits, as a GPU's products of float32 do.
     """
     size, run = min(batch_size, len(images_nhwc)), compile_logits(compact)
-    n_equal, n_tied, correct, difference, largest = 0, 0, 0, 0.0, 0.0
+    n_equal, correct, difference, largest = 0, 0, 0.0, 0.0
+    margins: list[float] = []
     for rows, (compact_nl,) in map_blocks(lambda block: run(preprocess(block)), images_nhwc, size):
         masked_nl = masked.logits(fill_block(images_nhwc[rows], size), preprocess)[: rows.stop - rows.start]
         differs_n = compact_nl.argmax(axis=1) != masked_nl.argmax(axis=1)
         n_equal += int((~differs_n).sum())
-        n_tied += int((differs_n & is_tied(masked_nl, masked.tolerance)).sum())
+        margins += margins_of(masked_nl)[differs_n].tolist()
         correct += int((compact_nl.argmax(axis=1) == labels_n[rows]).sum())
         # Unlike Python's own, this maximum is NaN where one of the two is.
         difference = float(np.maximum(difference, np.abs(compact_nl - masked_nl).max()))
         largest = max(largest, float(np.abs(masked_nl).max()))
         on_block(rows.stop - rows.start)
+    n_tied = sum(margin <= masked.tolerance * largest for margin in margins)
     proof = Proof(len(images_nhwc), n_equal, n_tied, difference / (largest or 1.0), masked.tolerance, correct)
     n_wrong = proof.n_images - proof.n_equal - proof.n_tied
     if n_wrong or not proof.largest_difference <= proof.tolerance:

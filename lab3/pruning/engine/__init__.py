@@ -20,12 +20,12 @@ running all images.
   were inferred (`n_inferred`) and audited (`n_audited`), and its loss is an estimate with a standard error (`loss_se`).
 """
 
-from lab3.pruning.engine.point import SweepPoint, cross_entropy, follow, is_about_chance, is_tied
+from lab3.pruning.engine.point import SweepPoint, cross_entropy, follow, is_about_chance, is_tied, margins_of
 from lab3.pruning.engine.sweep import SweepEngine, TallyBlocks, channel_losses, logits_of, sweep_points
 from lab3.pruning.engine.tally import Tally
 
 __all__ = [
     "SweepEngine", "SweepPoint", "Tally", "TallyBlocks", "channel_losses", "cross_entropy",
-    "follow", "is_about_chance", "is_tied", "logits_of",
+    "follow", "is_about_chance", "is_tied", "logits_of", "margins_of",
     "sweep_points",
 ]  # fmt: skip

@@ -87,10 +87,16 @@ def is_about_chance(accuracy: float, n_labels: int) -> bool:
 
 
 def is_tied(logits_nl: np.ndarray, tolerance: float = 1e-5) -> np.ndarray:
-    """True where the two best scores differ by at most `tolerance` of the largest, as float32 sums err, `(N,)`."""
-    two_best = np.partition(logits_nl, -2, axis=1)[:, -2:]
-    tied_n: np.ndarray = two_best[:, 1] - two_best[:, 0] <= tolerance * np.abs(logits_nl).max(axis=1)
+    """True where the two best scores differ by at most `tolerance` of the image's largest, as sums err, `(N,)`."""
+    tied_n: np.ndarray = margins_of(logits_nl) <= tolerance * np.abs(logits_nl).max(axis=1)
     return tied_n
+
+
+def margins_of(logits_nl: np.ndarray) -> np.ndarray:
+    """By how much the best score of each image leads, `(N,)`."""
+    two_best = np.partition(logits_nl, -2, axis=1)[:, -2:]
+    margins_n: np.ndarray = two_best[:, 1] - two_best[:, 0]
+    return margins_n
 
 
 def cross_entropy(logits_nl: np.ndarray, labels_n: np.ndarray) -> np.ndarray:
