@@ -176,3 +176,39 @@ def test_a_compressed_network_is_finetuned_with_half_of_the_error(
     assert summary["n_pruned"] == int(rows[-1].split(",")[1])
     assert (run / "compact" / "finetuned.keras").exists() and "fine-tuned, accuracy falls by" in summary["sentence"]
     assert invoke("verify", run).exit_code == 0
+
+
+def test_the_smallest_network_that_reaches_a_target_is_taken(
+    fitted_model: Path, few_digits: tuple[str, ...], invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    rate = ("--set", "data.scale=16", "--set", "train.learning_rate=0.1")
+    settings: tuple[Any, ...] = (*rate, "--budget", "0.5", "--finetune", "1", "--mode", "disabled", "--json")
+    result = invoke("compress", fitted_model, *few_digits, *settings, "--target-accuracy", "0.8", "--run-id", "t")
+    assert result.exit_code == 0, result.output
+    summary, run = json.loads(result.stdout), tmp_path / "runs" / "t"
+    proof = json.loads((run / "compact" / "proof.json").read_text())
+    tuned = proof["finetuned"]
+    trials = {each["k"]: each["val_accuracy"] for each in tuned["trials"]}
+    plans = [int(row.split(",")[1]) for row in (run / "frontier.csv").read_text().splitlines()[1:]]
+    reached, missed = [k for k in trials if trials[k] >= 0.8], [k for k in trials if trials[k] < 0.8]
+    assert reached and missed and proof["chosen_by"] == "target_accuracy"
+    assert summary["n_pruned"] == max(reached) and plans.index(max(reached)) + 1 == plans.index(min(missed))
+    # The network that is written is the one that was tried.
+    assert trials[max(reached)] == max(epoch["val_accuracy"] for epoch in tuned["epochs"])
+    least = 100 * tuned["least_tolerance"]
+    assert (
+        f"fine-tuned to {trials[max(reached)]:.4f} on validation images, accuracy falls by at most {least:g} points"
+        in summary["sentence"]
+    )
+    assert invoke("verify", run).exit_code == 0
+
+    result = invoke("compress", fitted_model, *few_digits, *settings, "--target-accuracy", "1", "--run-id", "u")
+    summary = json.loads(result.stdout)
+    assert result.exit_code == 0 and not (tmp_path / "runs" / "u" / "compact").exists() and summary["n_pruned"] == 0
+    assert (
+        "was found that fine-tuning brings to an accuracy of 1 on validation images; the best reached"
+        in summary["sentence"]
+    )
+    assert invoke("verify", tmp_path / "runs" / "u").exit_code == 0
+    result = invoke("compress", fitted_model, *few_digits, *rate, "--target-accuracy", "0.8", "--run-id", "v")
+    assert result.exit_code == 78 and "needs epochs of training, got compress.finetune 0" in result.output

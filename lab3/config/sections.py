@@ -138,6 +138,7 @@ class CompressSection(Section):
     cost: Cost = "flops"  # what is to become less
     n_images: Positive = 2000  # images that choose, drawn from the training images, or from half of the test images
     finetune: Annotated[int, Field(ge=0)] = 0  # epochs of training of the smaller network; 0: none
+    target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None  # on validation images; null: no target
 
 
 class TrackingLogSection(Section):

@@ -43,7 +43,7 @@ class PrunedLayer:
 
 @dataclass(frozen=True)
 class Trial:
-    """A K that was compacted and fine-tuned to reach an accuracy, and the accuracy that it reached."""
+    """Channels pruned, fine-tuned to reach an accuracy, and the accuracy that they reached on validation images."""
 
     k: int
     val_accuracy: float
@@ -82,8 +82,8 @@ class Compaction:
     """The content of `proof.json`.
 
     `k`: of the sweep, None where a whole network was compressed. `chosen_by`: what K is, `certified`, `observed` or
-    `k` where it was given; `budget` for a whole network. `model`: SHA-256 of the file with all channels. `rounding`:
-    what `--round-to` costs, in words. `files`: SHA-256 by name in the folder.
+    `k` where it was given; `budget` or `target_accuracy` for a whole network. `model`: SHA-256 of the file with all
+    channels. `rounding`: what `--round-to` costs, in words. `files`: SHA-256 by name in the folder.
     """
 
     run_id: str

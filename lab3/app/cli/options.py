@@ -16,7 +16,7 @@ _OPTIONS = {
     "model__path": "--model", "model__output": "--output", "data__test": "--data", "data__train": "--train-data",
     "prune__layer": "--layer", "prune__criterion": "--criterion", "sweep__tolerance": "--tolerance",
     "sweep__confidence": "--confidence", "sweep__until": "--until", "compress__budget": "--budget",
-    "compress__cost": "--for", "compress__finetune": "--finetune",
+    "compress__cost": "--for", "compress__finetune": "--finetune", "compress__target_accuracy": "--target-accuracy",
 }  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -99,6 +99,13 @@ def train_command(experiment: Path, **options: Any) -> None:
     metavar="EPOCHS",
     help="Train the smaller network on, at a tenth of the learning rate: compact/finetuned.keras and .h5.",
 )
+@click.option(
+    "--target-accuracy",
+    "compress__target_accuracy",
+    type=float,
+    metavar="SHARE",
+    help="With --finetune: take the smallest network that reaches this accuracy on validation images once trained.",
+)
 @data_options
 @json_option
 @starting_options
@@ -108,12 +115,14 @@ def compress_command(subject: str, **options: Any) -> None:
     Layers are measured alone and together on images that choose: some of the training images, or half of the test
     images where there are no others. The plans are then tested in turn on images that chose nothing, and the last that
     passes is written as RUN/compact/model.keras and .h5, proven to predict what the masked network does. Killed, it
-    goes on with `lab3 resume RUN`. The last line printed is the run's folder.
+    goes on with `lab3 resume RUN`. With --target-accuracy the budget is what may be lost before training: give a large
+    one. The last line printed is the run's folder.
 
     \b
     Examples:
       lab3 compress digits --budget 0.05
       lab3 compress my.h5 --data cifar10-test.zip --train-data cifar10-train.zip --for parameters
+      lab3 compress digits --budget 0.2 --finetune 5 --target-accuracy 0.98
     """
     is_model = subject.endswith((".h5", ".hdf5", ".keras"))
     if is_model and options["data__test"] is None:

@@ -10,17 +10,18 @@ from lab3.app.pipeline.checks import warn_about_chance
 from lab3.app.pipeline.compact_folder import Chosen, write_compact
 from lab3.app.pipeline.finetuning import finetune, judge
 from lab3.app.pipeline.materials import Work
-from lab3.app.pipeline.measuring import MAX_ROUNDS, Decision, Facts, Measured, decide, summarise
+from lab3.app.pipeline.measuring import MAX_ROUNDS, Decision, Facts, Measured, aim, decide, summarise
 from lab3.app.pipeline.probing import NetworkProbe
 from lab3.app.pipeline.session import timed
 from lab3.base.files import write_atomically
 from lab3.config import Config
 from lab3.errors import ConfigError, counted
 from lab3.inputs.data import Dataset, split_validation
+from lab3.inputs.training import best_epoch
 from lab3.pruning.compact import Proof
 from lab3.pruning.scores import NEED_FEATURES
 from lab3.record import tables
-from lab3.record.compaction import Compaction, Finetuned, PrunedLayer
+from lab3.record.compaction import Compaction, Finetuned, PrunedLayer, Trial
 from lab3.record.journal import open_journal
 from lab3.views.figures import plot_frontier, save_figure
 
@@ -49,6 +50,8 @@ def compress_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
                     1, f"{best.cost / max(1e-12, measured.cost((0,) * len(best.ks))):.0%} left"
                 ),
             )
+        with timed(elapsed, "aim_s"):
+            decision = aim(measured, work.config, decision)
         for name, reason in measured.refused.items():
             progress.say(f"{name} stays as it is: {reason}")
         ks = decision.chosen.ks
@@ -77,6 +80,14 @@ def check_compression(config: Config) -> None:
                 f"prune.{name} must be one that compression of a whole network has, got {got}; leave it out, or sweep "
                 "layer by layer with `lab3 sweep --layer all`"
             )
+    if config.compress.target_accuracy is None:
+        return
+    if config.compress.finetune == 0:
+        raise ConfigError("compress.target_accuracy needs epochs of training, got compress.finetune 0; give --finetune")
+    if config.train.validation_fraction == 0:
+        raise ConfigError(
+            "compress.target_accuracy needs validation images, got train.validation_fraction 0; set another"
+        )
 
 
 def _divide(work: Work) -> tuple[Dataset, Dataset]:
@@ -113,9 +124,11 @@ def _write(work: Work, probe: NetworkProbe, measured: Measured, decision: Decisi
     def train_on(compact: Any, copy: Any) -> Finetuned:
         config, materials = work.config, work.materials
         history = finetune(copy, materials, config, config.compress.finetune, work.progress)
-        return judge(history, (materials.model, compact, copy), materials, config, config.compress.budget, n_compared=2)
+        budget, models = config.compress.budget, (materials.model, compact, copy)
+        trials = tuple(Trial(sum(decision.plans[number].ks), accuracy) for number, accuracy in decision.trials)
+        return replace(judge(history, models, materials, config, budget, n_compared=2), trials=trials)
 
-    chosen = Chosen("remove", layers, None, "budget")
+    chosen = Chosen("remove", layers, None, "target_accuracy" if decision.trials else "budget")
     return write_compact(
         work.run,
         work.manifest,
@@ -135,12 +148,19 @@ def _summary(work: Work, measured: Measured, decision: Decision, compaction: Com
         "cost": settings.cost,
         "confidence": confidence,
         **summarise(measured, decision),
-        "sentence": _sentence(settings.budget, confidence, measured.facts, decision, compaction),
+        "sentence": _sentence(work.config, measured.facts, decision, compaction),
         "compact": compaction and compaction.summary(),
     }
 
 
-def _sentence(budget: float, confidence: float, facts: Facts, decision: Decision, compaction: Compaction | None) -> str:
+def _sentence(config: Config, facts: Facts, decision: Decision, compaction: Compaction | None) -> str:
+    budget, confidence, target = config.compress.budget, config.sweep.confidence, config.compress.target_accuracy
+    if compaction is None and decision.trials:
+        best = max(accuracy for _, accuracy in decision.trials)
+        return (
+            f"No plan that loses at most {in_points(budget)} untrained was found that fine-tuning brings to an "
+            f"accuracy of {target:g} on validation images; the best reached {best:.4f}."
+        )
     if compaction is None:
         return f"No channel was found that can be removed within {in_points(budget)}."
     shares = [
@@ -153,6 +173,9 @@ def _sentence(budget: float, confidence: float, facts: Facts, decision: Decision
     )
     sure = f"{100 * confidence:g} % confidence, {facts.n_certifying:,} images that chose nothing"
     if found := compaction.finetuned:
+        if target is not None:
+            reached = f"fine-tuned to {best_epoch(list(found.epochs)).val_accuracy:.4f} on validation images"
+            return f"{left}{reached}, accuracy falls by at most {in_points(found.least_tolerance)} ({sure})."
         passed = "" if found.is_certified else f"; {in_points(budget)} cannot be certified"
         fall = in_points(budget if found.is_certified else found.least_tolerance)
         return f"{left}fine-tuned, accuracy falls by at most {fall} ({sure}{passed})."

@@ -1,7 +1,8 @@
 """What choosing channels of a whole network asks for, measured once: a run that goes on finds it in its journal."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -62,6 +63,10 @@ class Probe(Protocol):
 
     def saved(self, number: int, pruned: Sequence[Sequence[int]]) -> float | str:
         """What one more channel of a layer saves; or why none can be taken out."""
+        ...
+
+    def tuned_accuracy(self, pruned: Sequence[Sequence[int]]) -> float:
+        """Accuracy on validation images of the smaller network, fine-tuned."""
         ...
 
 
@@ -132,6 +137,11 @@ class Measured:
         cost: float = self._once("cost", ks, lambda probe: probe.cost(self.pruned(ks)))
         return cost
 
+    def tuned_accuracy(self, ks: Ks) -> float:
+        """See `Probe.tuned_accuracy`."""
+        accuracy: float = self._once("tuned accuracy", ks, lambda probe: probe.tuned_accuracy(self.pruned(ks)))
+        return accuracy
+
     def pruned(self, ks: Ks) -> list[list[int]]:
         """The channels of each layer that are pruned."""
         return [sorted(order[:k]) for order, k in zip(self._orders, ks, strict=True)]
@@ -150,13 +160,18 @@ class Measured:
 
 @dataclass(frozen=True)
 class Decision:
-    """Plans as they grew, and the number of the last that is certified, 0 if none is; `reason`: why no more are."""
+    """Plans as they grew, and the number of the last that is certified, 0 if none is; `reason`: why no more are.
+
+    `taken`: the number of the plan that is fine-tuned, None without fine-tuning. `trials`: plans by number that were
+    fine-tuned to reach an accuracy, and the accuracy that each reached on validation images.
+    """
 
     plans: list[PlanStep]
     n_certified: int
     reason: str | None
     level: float
-    takes_last: bool = False
+    taken: int | None = None
+    trials: tuple[tuple[int, float], ...] = ()
 
     @property
     def frontier(self) -> list[FrontierPoint]:
@@ -165,8 +180,8 @@ class Decision:
 
     @property
     def chosen(self) -> PlanStep:
-        """The last certified plan; where there is none, or training follows, the last that the budget allowed."""
-        return self.plans[-1 if self.takes_last else self.n_certified or -1]
+        """The plan that is fine-tuned; without that the last certified one, or the last that the budget allowed."""
+        return self.plans[(self.n_certified or -1) if self.taken is None else self.taken]
 
 
 def decide(
@@ -177,18 +192,35 @@ def decide(
     """Choose channels for `budget`, and test the plans on images that chose nothing, in turn, up to one that fails."""
     budget, trains = config.compress.budget, config.compress.finetune > 0
     plans = choose_channels(measured, measured.facts.n_channels, budget, max_rounds=MAX_ROUNDS, on_round=on_round)
-    n_images = measured.facts.n_certifying
+    n_images, taken = measured.facts.n_certifying, len(plans) - 1 if trains else None
     # The trained network has the other half of the error.
     alpha = error_of_each(config.sweep.confidence, 2 if trains else 1)
     if shortage := find_shortage(n_images, budget, alpha):
-        return Decision(plans, 0, shortage, 0.0, trains)
+        return Decision(plans, 0, shortage, 0.0, taken)
     level = exact_level(n_images, budget, alpha)
     for number, plan in enumerate(plans[1:], start=1):
         n_lost, n_gained = map(sum, measured.flips("certifying", plan.ks))
         if tango_p(np.array(n_lost), np.array(n_gained), n_images, budget) > level:
             reason = f"the next plan lost {n_lost:,} and gained {n_gained:,} of {n_images:,} images"
-            return Decision(plans, number - 1, reason, level, trains)
-    return Decision(plans, len(plans) - 1, None, level, trains)
+            return Decision(plans, number - 1, reason, level, taken)
+    return Decision(plans, len(plans) - 1, None, level, taken)
+
+
+def aim(measured: Measured, config: Config, decision: Decision) -> Decision:
+    """Take the largest plan that reaches the target accuracy when fine-tuned, by halves; 0, nothing pruned, if none.
+
+    Without a target `decision` stays as it is. Validation images alone decide.
+    """
+    if (target := config.compress.target_accuracy) is None:
+        return decision
+    trials: dict[int, float] = {}
+
+    def misses(number: int) -> bool:
+        trials[number] = measured.tuned_accuracy(decision.plans[number].ks)
+        return trials[number] < target
+
+    n_reached = bisect_left(range(1, len(decision.plans)), True, key=misses)
+    return replace(decision, taken=n_reached, trials=tuple(sorted(trials.items())))
 
 
 def summarise(measured: Measured, decision: Decision) -> dict[str, Any]:

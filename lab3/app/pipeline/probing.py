@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from lab3.app.pipeline.finetuning import finetune
 from lab3.app.pipeline.materials import Work
 from lab3.app.pipeline.measuring import Facts, Images
 from lab3.base.backend import to_numpy
 from lab3.base.graph import flatten_model, list_layers
-from lab3.errors import ModelError
+from lab3.errors import ModelError, counted
 from lab3.inputs.data import Dataset
+from lab3.inputs.training import best_epoch
 from lab3.pruning.anatomy import examine_model
 from lab3.pruning.capture import Capture, capture_layers, image_weights
 from lab3.pruning.compact import Proof, compact_model, compare_speed, mask_network, measure_cost, prove_compact
@@ -114,6 +116,14 @@ class NetworkProbe:
             return str(error)
         now, then = self._costs([current, smaller])
         return (now - then) / n_half
+
+    def tuned_accuracy(self, pruned: Pruned) -> float:
+        # A model of its own: training changes it.
+        compact, work = self._compact(tuple(map(tuple, pruned))), self._work
+        history = finetune(compact, work.materials, work.config, work.config.compress.finetune, work.progress)
+        accuracy = best_epoch(history).val_accuracy or 0.0
+        work.progress.say(f"{counted(sum(map(len, pruned)), 'channel')} pruned: validation accuracy {accuracy:.4f}")
+        return accuracy
 
     def compact(self, pruned: Pruned) -> Any:
         """The model without these channels, layer after layer. Raises as `compact_model` does."""

@@ -11,7 +11,7 @@ import lab3
 from lab3.analysis.certificate import Certificate
 from lab3.app.pipeline.answers import certify_run, read_evidence
 from lab3.app.pipeline.checks import check_inputs, check_points, check_same_settings, input_files, sweep_header
-from lab3.app.pipeline.measuring import Measured, decide, summarise
+from lab3.app.pipeline.measuring import Measured, aim, decide, summarise
 from lab3.base.files import sha256_file
 from lab3.base.reading import reading
 from lab3.config import Config
@@ -212,7 +212,7 @@ def _check_compression(run: RunDir, config: Config, manifest: Manifest, found: V
         check_header(run.measured_jsonl, lines, manifest.compression_identity())
     if found.is_finished:
         measured = Measured(lines[1:])
-        decision = decide(measured, config)
+        decision = aim(measured, config, decide(measured, config))
         names, n_channels = measured.facts.names, measured.facts.n_channels
         renderers = {
             "plan.csv": lambda: tables.plan_csv(names, n_channels, decision.chosen.ks),
