@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab3.inputs.model_files import save_model
+from lab3.inputs.model_files import load_model, save_model
 from lab3.record.journal import read_journal
 from lab3.record.readers import read_epochs
 from lab3.record.rundir import RunDir
 from lab3.tracking.offline import ShownRun, read_offline
 from tests.folders import DIGITS
 from tests.processes import Process, start
-from tests.wandb_server import KEY, Fault, Run, WandbServer
+from tests.wandb_server import ENTITY, KEY, Fault, Run, WandbServer
 
 pytestmark = pytest.mark.forks
 
@@ -322,6 +322,26 @@ def test_model_and_data_come_from_the_server_and_are_linked(client: Client, serv
     assert "Error: W&B did not give wandb://tester/lab3/other:latest (" in client.errors
     client.do("sweep", named[1], "--data", "d.npz", mode="offline", expect=78)
     assert "needs W&B online, but it is offline" in client.errors and "Traceback" not in client.errors
+
+
+@pytest.mark.online
+def test_a_run_that_is_worse_than_results_of_the_server_alerts(client: Client, server: WandbServer) -> None:
+    client.sweep()
+    address = f"wandb://{ENTITY}/lab3/results-r:latest"
+    assert client.do("compare", "runs/r", "--against", address, "--alert").count("(p = 1)") == 1
+    model = load_model(client.folder / "m.h5")
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([np.roll(kernel, 1, axis=1), np.roll(bias, 1)])
+    save_model(model, client.folder / "m.h5")
+    client.do(*client.arguments, "--run-id", "later", mode="offline")
+    assert "results-r-v0" in client.do("compare", "runs/later", "--against", address, "--alert", expect=1)
+    assert "worse: accuracy fell from 1.0000 to " in client.errors and f"W&B: {server.url}" in client.errors
+    (watch,) = [run for name, run in server.runs.items() if name.startswith("watch-later-")]
+    (alert,) = watch.alerts
+    assert alert["title"] == "worse than the earlier run" and "accuracy fell from 1.0000" in alert["text"]
+    assert (watch.fields["jobType"], watch.state) == ("watch", "finished")
+    assert not any(run.alerts for run in server.runs.values() if run is not watch and run.name == "later")
+    client.do("compare", "runs/later", "--against", "wandb://a/b/results-none:latest", expect=75)
 
 
 @pytest.mark.online

@@ -1,4 +1,4 @@
-"""Models and data that are artifacts of Weights & Biases."""
+"""Models, data and results that are artifacts of Weights & Biases."""
 
 import re
 from pathlib import Path
@@ -9,10 +9,10 @@ from lab3.tracking.client import asking, import_client
 
 PREFIX = "wandb://"
 _FORM = re.compile(r"wandb://[\w.-]+/[\w.-]+/[\w.-]+:[\w.-]+")
-_ENDINGS = {"model": (".h5", ".hdf5", ".keras"), "dataset": (".npz", ".zip", ".tar.gz", ".tgz")}
+_ENDINGS = {"model": (".h5", ".hdf5", ".keras"), "dataset": (".npz", ".zip", ".tar.gz", ".tgz")}  # results are a folder
 
 
-def fetch_artifact(address: str, type: Literal["model", "dataset"], folder: Path) -> tuple[Path, str]:
+def fetch_artifact(address: str, type: Literal["model", "dataset", "results"], folder: Path) -> tuple[Path, str]:
     """Download `wandb://entity/project/name:alias` below `folder`; what is there already is not fetched again.
 
     Returns the file, or the folder of several, and `entity/project/name:version`, never an alias.
@@ -28,6 +28,8 @@ def fetch_artifact(address: str, type: Literal["model", "dataset"], folder: Path
         name = f"{artifact.qualified_name.rpartition(':')[0]}:{artifact.version}"
         root = folder / re.sub(r"[/:]", "-", name)
         artifact.download(root=str(root))
+    if type == "results":
+        return root, name
     files = [path for path in root.rglob("*") if path.is_file()]
     fitting = [path for path in files if path.name.endswith(_ENDINGS[type])]
     if len(fitting) == 1:

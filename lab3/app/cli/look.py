@@ -170,8 +170,11 @@ def figures_command(run: Path, kind: Any, out: Path | None) -> None:
 @click.option("--figure", type=a_path, metavar="PATH", help="Write the curves as a picture: .png, .svg or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: settings that differ, and every K.")
 @click.option(
-    "--against", type=a_path, metavar="RUN", help="Watch one run: end with 1 if it is worse than this earlier one."
+    "--against",
+    metavar="RUN|wandb://...",
+    help="Watch one run: end with 1 if it is worse than this earlier one, a folder or its results in W&B.",
 )
+@click.option("--alert", is_flag=True, help="With --against: send a W&B alert if it is worse.")
 @click.option(
     "--drop", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Accuracy that may be lost, unpruned."
 )
@@ -183,7 +186,8 @@ def compare_command(
     runs: tuple[Path, ...],
     figure: Path | None,
     as_json: bool,
-    against: Path | None,
+    against: str | None,
+    alert: bool,
     drop: float,
     share: float,
     slower: float | None,
@@ -193,18 +197,21 @@ def compare_command(
     The test at each K is McNemar's, exact and two-sided, for that K alone: of many K some have a small p by chance.
     With --against one run is held against an earlier one of the same images, as after each night's training: it ends
     with 1 if accuracy fell by more than --drop and more than chance allows, or the certified share by more than
-    --share.
+    --share. The results of a run in W&B are wandb://ENTITY/PROJECT/results-RUN:latest.
 
     \b
     Examples:
       lab3 compare runs/digits-1 runs/digits-2 --figure curves.svg
       lab3 compare runs/digits-2 --against runs/digits-1 --drop 0.005
+      lab3 compare runs/digits-2 --against wandb://me/lab3/results-digits-1:latest --alert
     """
     if against is not None:
         if len(runs) != 1:
             raise click.UsageError(f"One run is held --against another, got {len(runs)}.")
-        _watch(runs[0], against, as_json, drop=drop, share=share, slower=slower)
+        _watch(runs[0], against, as_json, alert, drop=drop, share=share, slower=slower)
         return
+    if alert:
+        raise click.UsageError("--alert needs --against, an earlier run.")
     if len(runs) < 2:
         raise click.UsageError(f"Two runs or more are compared, got {len(runs)}.")
     from lab3.app.pipeline.comparing import compare_runs
@@ -235,8 +242,8 @@ def compare_command(
         print_table(table)
 
 
-def _watch(run: Path, against: Path, as_json: bool, **limits: Any) -> None:
-    from lab3.app.pipeline.comparing import watch_run
+def _watch(run: Path, against: str, as_json: bool, alert: bool, **limits: Any) -> None:
+    from lab3.app.pipeline.watching import alert_of, watch_run
 
     watched = watch_run(run, against, **limits)
     if as_json:
@@ -248,5 +255,9 @@ def _watch(run: Path, against: Path, as_json: bool, **limits: Any) -> None:
         click.echo(f"  certified share {earlier:.1%} -> {later:.1%}")
     for each in watched.worse:
         click.echo(f"worse: {each}", err=True)
+    if watched.worse and alert:
+        place = alert_of(watched, run, lambda text: click.echo(f"warning: {text}", err=True))
+        if place:
+            click.echo(place, err=True)
     if watched.worse:
         raise SystemExit(1)

@@ -130,10 +130,11 @@ def _results(run: RunDir, config: Config) -> Iterator[Event]:
     if not run.is_finished:
         return
     summary = readers.read_summary(run)
+    every = [run.manifest_json, run.config_yaml, run.summary_json, run.epochs_jsonl, run.epochs_csv]
     tables = [run.journal_jsonl, run.results_csv, run.metrics_csv, run.certificate_csv, run.channels_csv]
-    others = [run.summary_json, run.scores_csv, run.epochs_jsonl, run.epochs_csv, run.config_yaml, run.predictions_npz]
+    others = [run.scores_csv, run.predictions_npz, run.lost_npz]
     compressed = [run.measured_jsonl, run.plan_csv, run.frontier_csv]
-    named = [*tables, *others, run.lost_npz, *compressed, *sorted(run.figures.glob("*.png"))]
+    named = [*every, *tables, *others, *compressed, *sorted(run.figures.glob("*.png"))]
     files = {path.relative_to(run.path).as_posix(): path for path in named if _is_own(path)}
     facts = {"run": run.run_id, **{name: summary.get(name) for name in ("certified", "best", "baseline", "exact")}}
     yield Asset("output", "results", f"results-{_allowed(run.run_id)}", facts, files)
