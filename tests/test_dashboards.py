@@ -17,6 +17,7 @@ from lab3.config import dump_config, load_config
 from lab3.record.rundir import RunDir, claim_run
 from lab3.tracking import Event, Tracker, dashboards
 from lab3.tracking.payloads import row_of, summary_of
+from lab3.views.report import gather_report
 from tests.processes import start
 from tests.wandb_files import read_back
 from tests.wandb_server import ENTITY, Fault, WandbServer
@@ -223,6 +224,29 @@ def test_a_report_shows_the_one_run_with_that_id() -> None:
     for grid in grids:
         (runset,) = grid._to_model().metadata.run_sets
         assert runset.filters["filters"] == [of_the_run]
+
+
+def test_a_group_has_a_report_of_its_runs_beside_each_other(
+    toy_files: tuple[Path, Path], invoke: Callable[..., Result]
+) -> None:
+    model, data = toy_files
+    criteria = ("--criterion", "mean_activation", "--criterion", "filter_l1")
+    assert invoke("sweep", model, "--data", data, "--set", "data.scale=1", *criteria, "--run-id", "g").exit_code == 0
+    described = json.loads(invoke("dashboard", "push", "runs/g", "--entity", "me", "--dry-run").stdout)
+    group = gather_report(Path("runs", "g"))
+    heading, answers, *blocks = described["report"]
+    shown = json.dumps(answers)
+    assert json.dumps(heading).count("Answers") == 1
+    assert [shown.count(json.dumps(f"{each.label}: {each.sentence}")) for each in group.members] == [1, 1]
+    assert shown.index(json.dumps(group.sentence)) == min(
+        shown.index(json.dumps(f"{each.label}: {each.sentence}")) for each in group.members
+    )
+    plotted = names_plotted({"report": blocks})
+    assert plotted["history"] == {"n_pruned", "accuracy"} and plotted["summary"] == {"certified/share"}
+    assert plotted["config"] == {"prune.layer", "prune.criterion", "prune.effect"}
+    in_group = {"key": {"section": "run", "name": "group"}, "op": "=", "value": "g", "disabled": False}
+    runsets = [runset for block in blocks if "metadata" in block for runset in block["metadata"]["runSets"]]
+    assert [runset["filters"]["filters"] for runset in runsets] == [[in_group]] * 3
 
 
 def test_the_longest_run_id_fits_a_title() -> None:

@@ -1,6 +1,7 @@
-"""A W&B workspace for all sweeps of a project, and a report on one run, as code."""
+"""A W&B workspace for all sweeps of a project, and a report on one run or a group, as code."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from lab3.errors import ConfigError
@@ -44,6 +45,37 @@ def make_report(entity: str, project: str, run_id: str) -> Any:
         # Without a question mark, as the client makes an address of it, and cut where the run's id stays complete.
         title=f"How many channels it needs: {run_id}"[-_MAX_TITLE:],
         description="Accuracy as the least important channels of one layer are pruned, one after the other.",
+        blocks=blocks,
+    )
+
+
+def make_group_report(entity: str, project: str, name: str, group: str, sentences: Sequence[str]) -> Any:
+    """What the sweeps of a group or grid say beside each other: layers, criteria and effects, seeds as their spread.
+
+    `group`: the name of the group in W&B; `sentences`: the answers, the best first.
+    """
+    wr, _ = _import_workspaces()
+    runset = wr.Runset(name=name, filters=f"Metric('Group') == {group!r}")
+    blocks = [wr.H2("Answers"), wr.UnorderedList(items=list(sentences))]
+    for setting, heading in (("layer", "Layers"), ("criterion", "Criteria"), ("effect", "Effects")):
+        key = wr.Config(f"prune.{setting}")
+        curves = wr.LinePlot(
+            title=f"accuracy over channels pruned, by {setting}: mean and standard deviation",
+            x="n_pruned",
+            y=["accuracy"],
+            groupby=key,
+            groupby_aggfunc="mean",
+            groupby_rangefunc="stddev",
+            smoothing_type="none",
+            max_runs_to_show=1000,
+        )
+        certified = wr.BarPlot(title=f"certified share, by {setting}", metrics=["certified/share"], groupby=key)
+        blocks += [wr.H2(heading), wr.PanelGrid(runsets=[runset], panels=[curves, certified])]
+    return wr.Report(
+        entity=entity,
+        project=project,
+        title=f"How many channels they need: {name}"[-_MAX_TITLE:],
+        description="Sweeps of one experiment beside each other.",
         blocks=blocks,
     )
 

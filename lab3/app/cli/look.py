@@ -20,19 +20,18 @@ def report_command(runs: tuple[Path, ...]) -> None:
 
     The page is one file that opens without a network: the answer, every K with the channel that goes, classes, images
     lost, the channel table, and how it was done. Each run writes it at its end; this writes it again. RUN can be a
-    group, or a folder of several runs.
+    group or grid, or a folder of several runs.
 
     \b
     Example:
       lab3 report runs/vgg16_cifar10-20260101-120000-ab12
     """
-    from lab3.views.report import write_report
+    from lab3.views.report import is_several, write_report
 
-    for given in runs:
-        if (given / "group.json").exists():
-            click.echo(str(write_report(given)))
+    for given in filter(is_several, runs):
+        click.echo(str(write_report(given)))
     n_failed, first = 0, None
-    for path, page in for_each_run(tuple(given for given in runs if not (given / "group.json").exists()), write_report):
+    for path, page in for_each_run(tuple(given for given in runs if not is_several(given)), write_report):
         if page:
             click.echo(str(page))
         n_failed, first = n_failed + (page is None), first or (path if page is None else None)

@@ -187,7 +187,7 @@ def serve_command(runs: Path, host: str, port: int, token: str | None, names: tu
 @click.option("--entity", metavar="NAME", help="W&B entity; by default WANDB_ENTITY, then wandb_config.yaml.")
 @click.option("--dry-run", is_flag=True, help="Print what would be pushed as JSON; needs no server, key or entity.")
 def push_command(run: Path | None, project: str | None, entity: str | None, dry_run: bool) -> None:
-    """Create or update a workspace for all sweeps of a project and, for a RUN, a report on it.
+    """Create or update a workspace for all sweeps of a project and, for a RUN, group or grid, a report on it.
 
     A second push replaces both. Needs the package wandb-workspaces: pip install 'lab3[dashboards]'.
 
@@ -195,20 +195,29 @@ def push_command(run: Path | None, project: str | None, entity: str | None, dry_
     Examples:
       lab3 dashboard push --dry-run
       lab3 dashboard push runs/vgg16_cifar10-20260101-120000-ab12
+      lab3 dashboard push runs/grid-vgg16-0a1b2c3d4e5f
     """
     from lab3.config import load_config
     from lab3.record.rundir import open_run
     from lab3.tracking import dashboards
     from lab3.tracking.remote import find_place
+    from lab3.views.report import gather_report, is_several
 
-    opened = open_run(run) if run is not None else None
+    together = gather_report(run) if run is not None and is_several(run) else None
+    one = run / together.members[0].run_id if run is not None and together is not None else run
+    opened = open_run(one) if one is not None else None
     tracking = (opened.read_config() if opened else load_config(None, [], TRACKING_FILE)).tracking
     default_project, default_entity = find_place(tracking.project, tracking.entity)
     project, entity = project or default_project, entity or default_entity
     if entity is None and not dry_run:
         raise ConfigError("a dashboard is pushed to an entity, got none: give --entity, or set WANDB_ENTITY")
     workspace = dashboards.make_workspace(entity or "", project)
-    report = dashboards.make_report(entity or "", project, opened.run_id) if opened else None
+    place = (entity or "", project)
+    report = dashboards.make_report(*place, opened.run_id) if opened else None
+    if together is not None:
+        said = [together.sentence or "", *(f"{member.label}: {member.sentence}" for member in together.members)]
+        group = tracking.group or together.run_id
+        report = dashboards.make_group_report(*place, together.run_id, group, list(dict.fromkeys(said)))
     if dry_run:
         click.echo(dashboards.describe(workspace, report))
         return

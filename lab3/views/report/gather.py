@@ -38,13 +38,18 @@ def gather_report(path: Path) -> Report:
     Raises `RunStateError` if there is none, or a file of it is damaged, `UnfinishedError` if it has not come to its
     end.
     """
-    if (path / "group.json").exists() or (path / "grid.yaml").exists():
+    if is_several(path):
         return _gather_group(path)
     run = open_run(path)
     if not run.is_finished:
         raise UnfinishedError(f"run {path} has no report before it is finished; go on with `lab3 resume {path}`")
     with reading(run.summary_json, "delete it and resume"):
         return _gather_run(run)
+
+
+def is_several(path: Path) -> bool:
+    """True for the folder of a group or a grid."""
+    return (path / "group.json").exists() or (path / "grid.yaml").exists()
 
 
 def _gather_run(run: RunDir) -> Report:
