@@ -18,6 +18,13 @@ def check_pod(spec: dict[str, Any]) -> None:
     assert "--max-attempts" in container["args"], "what exits with 75 is counted by nobody else"
     assert container["resources"]["limits"]["memory"], "a limit of memory keeps the node alive"
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert spec["automountServiceAccountToken"] is False, "lab3 asks nothing of the cluster"
+    slots = [each for each in container["env"] if each["name"] == "LAB3_SLOT"]
+    assert len(slots) == 1, "a job that is made again is the same run by its slot"
+    keys = [each for each in container["env"] if each["name"] == "WANDB_API_KEY"]
+    assert all("secretKeyRef" in each["valueFrom"] for each in keys), "a key in a manifest is a key in a repository"
     mounted = {each["name"] for each in container["volumeMounts"]}
     assert mounted == {each["name"] for each in spec["volumes"]} and "runs" in mounted
 
@@ -52,8 +59,33 @@ def check_kubernetes(document: dict[str, Any]) -> None:
         assert spec["concurrencyPolicy"] == "Forbid" and spec["startingDeadlineSeconds"] >= 60
         assert spec["jobTemplate"]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
         check_job(spec["jobTemplate"]["spec"])
+    elif kind == "PersistentVolumeClaim":
+        check_claim(document)
     else:
-        assert kind in ("PersistentVolumeClaim", "Kustomization"), kind
+        check_kustomization(document)
+
+
+def check_claim(document: dict[str, Any]) -> None:
+    """A claim that the pods name, with room for runs, which is kept as it is."""
+    spec = document["spec"]
+    assert document["apiVersion"] == "v1" and document["metadata"]["name"] == "lab3-runs"
+    assert document["metadata"]["labels"]["app.kubernetes.io/name"] == "lab3"
+    assert set(spec) <= {"accessModes", "resources", "storageClassName"}, set(spec)
+    assert spec["accessModes"] in (["ReadWriteOnce"], ["ReadWriteMany"]), "runs are written"
+    size = re.fullmatch(r"(\d+)Gi", spec["resources"]["requests"]["storage"])
+    assert size and 5 <= int(size[1]) <= 1000
+
+
+def check_kustomization(document: dict[str, Any]) -> None:
+    """The base: files that are there, and an image that an overlay can set."""
+    assert document["apiVersion"].startswith("kustomize.config.k8s.io/") and document["kind"] == "Kustomization"
+    assert set(document) <= {"apiVersion", "kind", "resources", "images"}, set(document)
+    assert document["resources"] == ["runs.yaml", "cronjob.yaml"], (
+        "the claim comes first, and a Job has a command of its own"
+    )
+    (image,) = document["images"]
+    assert set(image) == {"name", "newName", "newTag"} and image["name"] == "lab3"
+    assert image["newTag"] not in ("", "latest"), "what runs tonight must be what ran yesterday"
 
 
 def check_cron(expression: str) -> None:
@@ -68,17 +100,29 @@ def check_crontab(text: str) -> None:
     """A crontab: variables, and lines of five fields and a command without a bare percent sign."""
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     jobs = [line for line in lines if not re.match(r"[A-Z]+=", line)]
+    assert "SHELL=/bin/sh" in lines and any(line.startswith("PATH=/opt/lab3/bin:") for line in lines)
     assert jobs
     for line in jobs:
         *fields, command = line.split(maxsplit=5)
         check_cron(" ".join(fields))
         assert not re.search(r"(?<!\\)%", command), "cron ends a command at a percent sign"
+        folder = re.match(r"cd (/\S+) && ", command)
+        assert folder, "cron starts in the user's home"
+        assert ">> nightly.jsonl 2>> nightly.log" in command, "cron mails what is printed, or drops it"
+        assert re.search(r'--slot "\$\(date \+\\%F\)"', command), "a night is a slot"
         assert "--conflict-exit-code 75" in command and "--nonblock" in command and "--job" in command
 
 
 def check_skypilot(task: dict[str, Any], *, is_spot: bool) -> None:
     """A SkyPilot task; a managed spot job recovers from 75 and never from 137."""
     assert set(task) <= {"name", "resources", "envs", "workdir", "file_mounts", "setup", "run"}, set(task)
+    assert set(task["resources"]) <= {"accelerators", "use_spot", "disk_size", "job_recovery"}, set(task["resources"])
+    assert all(type(n) is int and n > 0 for n in task["resources"]["accelerators"].values())
+    assert 50 <= task["resources"]["disk_size"] <= 1000, "images of Python packages alone take gigabytes"
+    assert task["envs"]["WANDB_API_KEY"] == "", "a key in a file is a key in a repository"
+    assert task["setup"].startswith("set -e\n"), "a failed installation must not go on"
+    assert "--constraint experiments/jobs/constraints.txt" in task["setup"]
+    assert "'.[gpu]'" in task["setup"] and "--device gpu" in task["run"]
     assert re.search(r"^exec .*lab3 run .* --job", task["run"], re.MULTILINE), "signals must reach lab3 itself"
     if is_spot:
         resources = task["resources"]
@@ -107,7 +151,14 @@ def check_slurm(text: str) -> None:
 def check_compose(document: dict[str, Any]) -> None:
     """A sweep that ends, and a dashboard that nobody else reaches."""
     sweep, dashboard = (document["services"][name] for name in ("sweep", "dashboard"))
-    assert "--job" in sweep["command"] and re.fullmatch(r"on-failure:\d+", sweep["restart"])
+    assert set(document["services"]) == {"sweep", "dashboard"} and "runs" in document["volumes"]
+    assert "--job" in sweep["command"] and "--slot" in sweep["command"]
+    assert re.fullmatch(r"on-failure:\d+", sweep["restart"])
+    assert sweep["stop_signal"] == "SIGTERM" and int(sweep["stop_grace_period"].removesuffix("s")) >= 10
+    assert sweep["volumes"] == ["runs:/lab3/runs"], "what is in a container alone ends with it"
+    assert [each["build"]["target"] for each in (sweep, dashboard)] == ["cpu", "dashboard"]
+    assert sweep["environment"]["WANDB_API_KEY"].startswith("${"), "a key in a file is a key in a repository"
+    assert "/healthz" in " ".join(dashboard["healthcheck"]["test"])
     assert all(port.startswith("127.0.0.1:") for port in dashboard["ports"])
     assert all(volume.endswith(":ro") for volume in dashboard["volumes"])
     assert ":?" in dashboard["environment"]["LAB3_DASHBOARD_TOKEN"], "there must be a token"
@@ -125,6 +176,10 @@ def check_dockerfile(text: str) -> None:
     for line in re.findall(r"^(?:RUN.*|.*)pip install.*$", text, re.MULTILINE):
         assert "--constraint constraints.txt" in line, line
     assert "ADD " not in text and "curl" not in text
+    assert "PIP_NO_CACHE_DIR=1" in text, "a cache in an image is weight"
+    assert text.index("COPY experiments/jobs/constraints.txt") < text.index("COPY lab3"), "TensorFlow first, lab3 last"
+    assert re.search(r"chown -R lab3 /lab3$", text, re.MULTILINE), "the user must be able to write runs"
+    assert re.findall(r"^FROM \S+ AS (\S+)$", text, re.MULTILINE)[-1] == "cpu", "the last target is the default"
 
 
 def check_systemd(text: str) -> None:
@@ -137,6 +192,30 @@ def check_systemd(text: str) -> None:
     assert seconds and int(seconds[1]) >= 10
     (command,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
     assert "exec /" in command and "--job" in command and "%%F" in command
+    for line in ("Type=oneshot", "DynamicUser=yes", "NoNewPrivileges=yes", "StateDirectory=lab3"):
+        assert re.search(f"^{line}$", text, re.MULTILINE), line
+
+
+def check_timer(text: str) -> None:
+    """A timer that comes once a night, also for a night that the machine slept through, and is enabled by name."""
+    sections = dict(re.findall(r"^\[(\w+)\]\n((?:.+\n)*)", text, re.MULTILINE))
+    assert set(sections) == {"Unit", "Timer", "Install"}, set(sections)
+    timer = dict(line.split("=", 1) for line in sections["Timer"].splitlines())
+    assert set(timer) == {"OnCalendar", "Persistent", "RandomizedDelaySec"}, set(timer)
+    assert re.fullmatch(r"\*-\*-\* ([01]\d|2[0-3]):[0-5]\d:[0-5]\d", timer["OnCalendar"]), timer["OnCalendar"]
+    assert timer["Persistent"] == "true" and 0 < int(timer["RandomizedDelaySec"]) <= 3600
+    assert sections["Install"] == "WantedBy=timers.target\n" and "Description=" in sections["Unit"]
+
+
+def check_constraints(text: str) -> None:
+    """A version of everything that lab3 asks for, each once, from the index alone."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    pinned = [re.fullmatch(r"([a-z0-9][a-z0-9._-]*)==(\d[\w.]*)", line) for line in lines]
+    assert all(pinned), [line for line, each in zip(lines, pinned, strict=True) if not each]
+    names = [each[1] for each in pinned if each]
+    assert names == sorted(set(names)), "each once, in order"
+    needed = {"tensorflow", "keras", "wandb", "numpy", "scipy", "click", "matplotlib", "pydantic", "pillow", "h5py"}
+    assert needed <= set(names), needed - set(names)
 
 
 def check_dstack(task: dict[str, Any]) -> None:
@@ -145,6 +224,10 @@ def check_dstack(task: dict[str, Any]) -> None:
     last = task["commands"][-1]
     assert last.startswith("exec lab3 ") and "--job" in last and "--max-attempts" in last
     assert task["volumes"][0]["path"] in last
+    assert task["env"] == ["WANDB_API_KEY"], "a name alone: its value stays where it is"
+    assert re.fullmatch(r"3\.1[123]", task["python"]) and task["spot_policy"] in ("auto", "spot")
+    assert all("--constraint experiments/jobs/constraints.txt" in each for each in task["commands"][:-1])
+    assert int(task["resources"]["disk"].removesuffix("GB..")) >= 50
 
 
 def check_workflow(workflow: dict[Any, Any]) -> None:
@@ -160,13 +243,25 @@ def check_workflow(workflow: dict[Any, Any]) -> None:
         commands = [step["run"] for step in job["steps"] if "run" in step]
         assert any("lab3 run" in command and "--job" in command for command in commands)
         assert all("@" in step["uses"] for step in job["steps"] if "uses" in step)
+        assert any("lab3 compare" in command and "--against" in command for command in commands)
+        assert any("--constraint experiments/jobs/constraints.txt" in command for command in commands)
+        (kept,) = [step for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
+        assert kept["if"] == "always()", "a night that fails is the one to look at"
+        (checkout,) = [step for step in job["steps"] if "checkout" in step.get("uses", "")]
+        assert checkout["with"]["persist-credentials"] is False
 
 
 def check_launch(config: dict[str, Any]) -> None:
     """A W&B Launch configuration whose container is a job."""
+    assert set(config) == {"overrides", "resource_args"} and set(config["overrides"]) == {"args", "entry_point"}
     assert config["overrides"]["entry_point"] == ["lab3"] and config["overrides"]["args"][0] == "run"
-    (env,) = [each for each in config["resource_args"]["kubernetes"]["env"] if each["name"] == "LAB3_JOB"]
-    assert env["value"] == "1"
+    assert config["overrides"]["args"][-2:] == ["--device", "gpu"], "without a GPU it must end, not compute for days"
+    assert set(config["resource_args"]) == {"kubernetes"}
+    resources = config["resource_args"]["kubernetes"]
+    assert set(resources) <= {"env", "backoffLimit"}, set(resources)
+    (env,) = [each for each in resources["env"] if each["name"] == "LAB3_JOB"]
+    assert env["value"] == "1" and 0 < resources["backoffLimit"] <= 10
+    assert not any("KEY" in each["name"] for each in resources["env"]), "the agent brings the key"
 
 
 def first_command(path: Path) -> list[str]:

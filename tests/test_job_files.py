@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,12 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "dstack.yaml": lambda text: manifests.check_dstack(load(text)),
     "crontab": manifests.check_crontab,
     "systemd/lab3.service": manifests.check_systemd,
-    "systemd/lab3.timer": lambda text: None,
+    "systemd/lab3.timer": manifests.check_timer,
     "compose.yaml": lambda text: manifests.check_compose(load(text)),
     "Dockerfile": manifests.check_dockerfile,
     "github-actions.yaml": lambda text: manifests.check_workflow(load(text)),
     "wandb-launch.yaml": lambda text: manifests.check_launch(load(text)),
-    "constraints.txt": lambda text: None,
+    "constraints.txt": manifests.check_constraints,
 }
 
 
@@ -108,7 +109,63 @@ MUTATIONS = [
     ("github-actions.yaml", "in-progress: false", "in-progress: true"),
     ("wandb-launch.yaml", 'value: "1"', 'value: "0"'), ("wandb-launch.yaml", "[lab3]", "[sh]"),
     ("wandb-launch.yaml", "LAB3_JOB", "LAB3"),
+    ("kubernetes/job.yaml", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
+    ("kubernetes/job.yaml", "{name: LAB3_SLOT, value: first}", "{name: SLOT, value: first}"),
+    ("kubernetes/job.yaml", "valueFrom: {secretKeyRef: {name: wandb, key: api-key, optional: true}}", "value: 0123"),
+    ("skypilot.yaml", 'WANDB_API_KEY: ""', "WANDB_API_KEY: 0123"), ("skypilot.yaml", "  set -e\n", ""),
+    ("skypilot.yaml", "--constraint experiments/jobs/constraints.txt ", ""), ("skypilot.yaml", "L4: 1", "L4: 0"),
+    ("skypilot.yaml", "disk_size: 100", "disk_size: 10"), ("skypilot.yaml", " --device gpu", ""),
+    ("skypilot.yaml", "'.[gpu]'", "."), ("skypilot.yaml", "run: |", "runs: |"),
+    ("skypilot-spot.yaml", "job_recovery", "spot_recovery"),
+    ("skypilot-spot.yaml", "max_restarts_on_errors: 3", "max_restarts_on_errors: 0"),
+    ("dstack.yaml", "env: [WANDB_API_KEY]", "env: [WANDB_API_KEY=0123]"), ("dstack.yaml", '"3.12"', '"3.9"'),
+    ("dstack.yaml", "spot_policy: auto", "spot_policy: never"),
+    ("dstack.yaml", "--constraint experiments/jobs/constraints.txt ", ""), ("dstack.yaml", "100GB..", "5GB.."),
+    ("crontab", "cd /srv/lab3 && ", ""), ("crontab", ">> nightly.jsonl ", "> nightly.jsonl "),
+    ("crontab", '--slot "$(date +', '--slot "$(date -u +'), ("crontab", "PATH=/opt", "PATHS=/opt"),
+    ("systemd/lab3.service", "Type=oneshot", "Type=simple"), ("systemd/lab3.service", "DynamicUser=yes", "User=root"),
+    ("systemd/lab3.service", "NoNewPrivileges=yes", "NoNewPrivileges=no"),
+    ("systemd/lab3.timer", "02:00:00", "25:00:00"), ("systemd/lab3.timer", "*-*-* 02", "* 02"),
+    ("systemd/lab3.timer", "OnCalendar", "OnCalender"), ("systemd/lab3.timer", "Persistent=true", "Persistent=false"),
+    ("systemd/lab3.timer", "=600", "=86400"), ("systemd/lab3.timer", "RandomizedDelaySec=600\n", ""),
+    ("systemd/lab3.timer", "timers.target", "multi-user.target"), ("systemd/lab3.timer", "[Install]", "[Instal]"),
+    ("systemd/lab3.timer", "[Timer]", "[Service]"), ("systemd/lab3.timer", "WantedBy=timers.target\n", ""),
+    ("compose.yaml", "SIGTERM", "SIGKILL"), ("compose.yaml", "stop_grace_period: 30s", "stop_grace_period: 1s"),
+    ("compose.yaml", '"runs:/lab3/runs"', '"other:/tmp"'), ("compose.yaml", "target: cpu", "target: gpu"),
+    ("compose.yaml", "${WANDB_API_KEY:-}", "0123"), ("compose.yaml", "/healthz", "/"),
+    ("Dockerfile", "PIP_NO_CACHE_DIR=1", "PIP_NO_CACHE_DIR=0"), ("Dockerfile", " && chown -R lab3 /lab3", ""),
+    ("Dockerfile", "FROM base AS cpu", "FROM base AS cpu-only"),
+    ("github-actions.yaml", "persist-credentials: false", "persist-credentials: true"),
+    ("github-actions.yaml", "always()", "success()"), ("github-actions.yaml", " --against", ""),
+    ("github-actions.yaml", "--constraint experiments/jobs/constraints.txt ", ""),
+    ("wandb-launch.yaml", "--device, gpu", "--device, cpu"), ("wandb-launch.yaml", "backoffLimit: 3", "backoffLimit: 0"),
+    ("wandb-launch.yaml", "backoffLimit: 3", "backoffLimit: 300"), ("wandb-launch.yaml", "args: [run", "args: [train"),
+    ("wandb-launch.yaml", "entry_point", "entrypoint"), ("wandb-launch.yaml", "resource_args", "resources"),
+    ("wandb-launch.yaml", '"1"}', '"1"}\n      - {name: WANDB_API_KEY, value: "0123"}'),
+    ("kubernetes/runs.yaml", "ReadWriteOnce]", "ReadOnlyMany]"), ("kubernetes/runs.yaml", "20Gi", "20Mi"),
+    ("kubernetes/runs.yaml", "20Gi", "1Gi"), ("kubernetes/runs.yaml", "name: lab3-runs", "name: runs"),
+    ("kubernetes/runs.yaml", "PersistentVolumeClaim", "PersistentVolume"), ("kubernetes/runs.yaml", "requests", "limits"),
+    ("kubernetes/runs.yaml", "accessModes", "accessMode"), ("kubernetes/runs.yaml", "storage:", "memory:"),
+    ("kubernetes/runs.yaml", "apiVersion: v1", "apiVersion: v2"),
+    ("kubernetes/runs.yaml", "app.kubernetes.io/name: lab3", "app: lab3"),
+    ("kubernetes/kustomization.yaml", "[runs.yaml, cronjob.yaml]", "[cronjob.yaml]"),
+    ("kubernetes/kustomization.yaml", "[runs.yaml, cronjob.yaml]", "[runs.yaml, cronjob.yaml, job.yaml]"),
+    ("kubernetes/kustomization.yaml", "cronjob.yaml", "cron.yaml"), ("kubernetes/kustomization.yaml", "cpu", "latest"),
+    ("kubernetes/kustomization.yaml", "newTag: cpu", 'newTag: ""'), ("kubernetes/kustomization.yaml", "images", "image"),
+    ("kubernetes/kustomization.yaml", "resources:", "bases:"), ("kubernetes/kustomization.yaml", "name: lab3,", "name: lab,"),
+    ("kubernetes/kustomization.yaml", "kind: Kustomization", "kind: Kustomisation"),
+    ("kubernetes/kustomization.yaml", "kustomize.config.k8s.io", "config.k8s.io"),
+    ("constraints.txt", "tensorflow==", "tensorflow>="), ("constraints.txt", "keras==", "keras-core=="),
+    ("constraints.txt", "numpy==", "numpy @ https://example.org/"), ("constraints.txt", "click==", "click"),
+    ("constraints.txt", "click==", "CLICK=="), ("constraints.txt", "absl-py==", "zabsl-py=="),
+    ("constraints.txt", "h5py==", "h5py===="), ("constraints.txt", "wandb==", "-e wandb=="),
+    ("constraints.txt", "click==8", "click==8\nclick==8"), ("constraints.txt", "pillow==", "pillow==latest"),
 ]  # fmt: skip
+
+
+def test_every_file_is_mutated_ten_times() -> None:
+    counts = Counter(name for name, _, _ in MUTATIONS)
+    assert set(counts) == set(CHECKS) and min(counts.values()) >= 10, counts
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: f"{mutation[0]}: {mutation[1]} -> {mutation[2]}")
@@ -116,7 +173,7 @@ def test_a_mutated_file_is_rejected(mutation: tuple[str, str, str]) -> None:
     name, before, after = mutation
     text = (JOBS / name).read_text()
     assert before in text
-    with pytest.raises((AssertionError, KeyError, TypeError, ValueError)):
+    with pytest.raises((AssertionError, KeyError, TypeError, ValueError, AttributeError)):
         CHECKS[name](text.replace(before, after))
 
 
