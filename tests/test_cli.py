@@ -13,7 +13,9 @@ import pytest
 import yaml
 from click.testing import Result
 from PIL import Image
+from rich.text import Text
 
+from lab3.app.cli.printed import new_table, print_table
 from lab3.inputs.data import load_dataset
 from lab3.inputs.model_files import save_model
 from lab3.record.journal import read_journal
@@ -206,3 +208,16 @@ def test_threads_are_limited_before_the_backend_starts(
     assert invoke("sweep", "missing.h5", "--data", "digits", "--threads", "3").exit_code == 65
     assert [os.environ[name] for name in names] == ["3"] * 4
     assert invoke("sweep", "missing.h5", "--data", "digits", "--threads", "0").exit_code == 2
+
+
+def test_names_and_not_numbers_give_way_on_a_narrow_screen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    table = new_table("run", "state", "accuracy")
+    table.add_row("a-name-of-forty-characters-that-is-longer", "finished", "0.9910")
+    print_table(table)
+    head, first, *more = Text.from_ansi(capsys.readouterr().out).plain.splitlines()
+    assert head.split() == ["run", "state", "accuracy"] and first.split()[1:] == ["finished", "0.9910"]
+    assert first.split()[0] + "".join(map(str.strip, more)) == "a-name-of-forty-characters-that-is-longer"

@@ -1,5 +1,6 @@
 """The files in experiments/jobs/: valid to their fields' own validators and to our rules, which reject mutations."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -128,7 +129,7 @@ MUTATIONS = [
     ("systemd/lab3.timer", "02:00:00", "25:00:00"), ("systemd/lab3.timer", "*-*-* 02", "* 02"),
     ("systemd/lab3.timer", "OnCalendar", "OnCalender"), ("systemd/lab3.timer", "Persistent=true", "Persistent=false"),
     ("systemd/lab3.timer", "=600", "=86400"), ("systemd/lab3.timer", "RandomizedDelaySec=600\n", ""),
-    ("systemd/lab3.timer", "timers.target", "multi-user.target"), ("systemd/lab3.timer", "[Install]", "[Instal]"),
+    ("systemd/lab3.timer", "timers.target", "multi-user.target"), ("systemd/lab3.timer", "[Install]", "[Installed]"),
     ("systemd/lab3.timer", "[Timer]", "[Service]"), ("systemd/lab3.timer", "WantedBy=timers.target\n", ""),
     ("compose.yaml", "SIGTERM", "SIGKILL"), ("compose.yaml", "stop_grace_period: 30s", "stop_grace_period: 1s"),
     ("compose.yaml", '"runs:/lab3/runs"', '"other:/tmp"'), ("compose.yaml", "target: cpu", "target: gpu"),
@@ -138,21 +139,25 @@ MUTATIONS = [
     ("github-actions.yaml", "persist-credentials: false", "persist-credentials: true"),
     ("github-actions.yaml", "always()", "success()"), ("github-actions.yaml", " --against", ""),
     ("github-actions.yaml", "--constraint experiments/jobs/constraints.txt ", ""),
-    ("wandb-launch.yaml", "--device, gpu", "--device, cpu"), ("wandb-launch.yaml", "backoffLimit: 3", "backoffLimit: 0"),
+    ("wandb-launch.yaml", "--device, gpu", "--device, cpu"),
+    ("wandb-launch.yaml", "backoffLimit: 3", "backoffLimit: 0"),
     ("wandb-launch.yaml", "backoffLimit: 3", "backoffLimit: 300"), ("wandb-launch.yaml", "args: [run", "args: [train"),
     ("wandb-launch.yaml", "entry_point", "entrypoint"), ("wandb-launch.yaml", "resource_args", "resources"),
     ("wandb-launch.yaml", '"1"}', '"1"}\n      - {name: WANDB_API_KEY, value: "0123"}'),
     ("kubernetes/runs.yaml", "ReadWriteOnce]", "ReadOnlyMany]"), ("kubernetes/runs.yaml", "20Gi", "20Mi"),
     ("kubernetes/runs.yaml", "20Gi", "1Gi"), ("kubernetes/runs.yaml", "name: lab3-runs", "name: runs"),
-    ("kubernetes/runs.yaml", "PersistentVolumeClaim", "PersistentVolume"), ("kubernetes/runs.yaml", "requests", "limits"),
+    ("kubernetes/runs.yaml", "PersistentVolumeClaim", "PersistentVolume"),
+    ("kubernetes/runs.yaml", "requests", "limits"),
     ("kubernetes/runs.yaml", "accessModes", "accessMode"), ("kubernetes/runs.yaml", "storage:", "memory:"),
     ("kubernetes/runs.yaml", "apiVersion: v1", "apiVersion: v2"),
     ("kubernetes/runs.yaml", "app.kubernetes.io/name: lab3", "app: lab3"),
     ("kubernetes/kustomization.yaml", "[runs.yaml, cronjob.yaml]", "[cronjob.yaml]"),
     ("kubernetes/kustomization.yaml", "[runs.yaml, cronjob.yaml]", "[runs.yaml, cronjob.yaml, job.yaml]"),
     ("kubernetes/kustomization.yaml", "cronjob.yaml", "cron.yaml"), ("kubernetes/kustomization.yaml", "cpu", "latest"),
-    ("kubernetes/kustomization.yaml", "newTag: cpu", 'newTag: ""'), ("kubernetes/kustomization.yaml", "images", "image"),
-    ("kubernetes/kustomization.yaml", "resources:", "bases:"), ("kubernetes/kustomization.yaml", "name: lab3,", "name: lab,"),
+    ("kubernetes/kustomization.yaml", "newTag: cpu", 'newTag: ""'),
+    ("kubernetes/kustomization.yaml", "images", "image"),
+    ("kubernetes/kustomization.yaml", "resources:", "bases:"),
+    ("kubernetes/kustomization.yaml", "name: lab3,", "name: lab,"),
     ("kubernetes/kustomization.yaml", "kind: Kustomization", "kind: Kustomisation"),
     ("kubernetes/kustomization.yaml", "kustomize.config.k8s.io", "config.k8s.io"),
     ("constraints.txt", "tensorflow==", "tensorflow>="), ("constraints.txt", "keras==", "keras-core=="),
@@ -200,6 +205,33 @@ def test_the_fields_own_schema_takes_it(name: str, schema: str, tmp_path: Path) 
     broken = tmp_path / name
     broken.write_text((JOBS / name).read_text().replace("services:", "servces:").replace("runs-on:", "run-on:"))
     assert subprocess.run([*command, broken], capture_output=True).returncode == 1
+
+
+# These two need other versions of what lab3 needs, so they have an environment of their own.
+OWN_PARSERS = {
+    "skypilot.yaml": "import sky; sky.Task.from_yaml(path)",
+    "skypilot-spot.yaml": "import sky; sky.Task.from_yaml(path)",
+    "dstack.yaml": (
+        "import yaml; from dstack._internal.core.models.configurations import parse_run_configuration as parse; "
+        "parse(yaml.safe_load(open(path)))"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN_PARSERS)
+def test_its_own_program_takes_it(name: str, tmp_path: Path) -> None:
+    python = os.environ.get("LAB3_JOBS_PYTHON")
+    if not python:
+        pytest.skip("LAB3_JOBS_PYTHON must be the Python of an environment with skypilot and dstack")
+
+    def parse(path: Path) -> int:
+        code = f"path = {str(path)!r}; {OWN_PARSERS[name]}"
+        return subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True).returncode
+
+    assert parse(JOBS / name) == 0
+    broken = tmp_path / name
+    broken.write_text((JOBS / name).read_text().replace("resources:", "resource:"))
+    assert parse(broken) == 1
 
 
 def test_bash_and_systemd_take_their_files(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ Client = Callable[..., TestClient]
 @pytest.fixture
 def client(toy: Path) -> Client:
     """A client of the service over the folder of `toy`, with settings of the service."""
-    return lambda **settings: TestClient(make_service(toy.parent, **settings), base_url="http://localhost:8265")
+    return lambda **settings: TestClient(make_service(toy.parent, **settings), base_url="http://localhost:8000")
 
 
 def test_it_lists_shows_and_gives_what_the_folder_holds(toy: Path, client: Client) -> None:
@@ -106,11 +106,11 @@ def test_other_methods_hosts_and_pages_are_refused(client: Client) -> None:
         assert getattr(web, method)("/").status_code == 405
     for host in ("evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "", "LOCALHOST.", "[::2]", "127.0.0.2"):
         assert web.get("/api/runs", headers={"Host": host}).status_code == 421, host
-    for host in ("localhost", "LocalHost:1", "127.0.0.1:8265", "[::1]:8265"):
+    for host in ("localhost", "LocalHost:1", "127.0.0.1:8000", "[::1]:8000"):
         assert web.get("/api/runs", headers={"Host": host}).status_code == 200, host
-    for origin in ("http://evil.example", "null", "http://localhost:9999", "http://localhost:8265.evil.example"):
+    for origin in ("http://evil.example", "null", "http://localhost:9999", "http://localhost:8000.evil.example"):
         assert web.get("/api/runs", headers={"Origin": origin}).status_code == 403, origin
-    assert web.get("/api/runs", headers={"Origin": "http://localhost:8265"}).status_code == 200
+    assert web.get("/api/runs", headers={"Origin": "http://localhost:8000"}).status_code == 200
     headers = web.get("/").headers
     assert headers["x-frame-options"] == "DENY" and "script-src 'self'" in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff" and "access-control-allow-origin" not in headers

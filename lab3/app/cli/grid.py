@@ -96,10 +96,12 @@ def _show_rows(rows: list[Any]) -> None:
 
     from lab3.app.cli.printed import new_table, print_table
 
-    table = new_table("layer", "criterion", "effect", "seeds", "certified", "0 %", "25 %", "50 %", "75 % pruned")
+    varies = len({row.effect for row in rows}) > 1
+    head = ("layer", "criterion", *["effect"] * varies, "seeds", "certified")
+    table = new_table(*head, "0 %", "25 %", "50 %", "75 % pruned")
     for row in rows:
         spread = "" if row.certified_share_sd is None else f" ±{row.certified_share_sd:.0%}"
-        names = [Text(printable(name)) for name in (row.layer, row.criterion, row.effect)]
+        names = [Text(printable(name)) for name in (row.layer, row.criterion, *[row.effect] * varies)]
         shown = (row.accuracy_0, row.accuracy_25, row.accuracy_50, row.accuracy_75)
         table.add_row(
             *names, str(row.n_seeds), f"{row.certified_share:.0%}{spread}", *(f"{each:.4f}" for each in shown)

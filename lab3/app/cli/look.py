@@ -68,13 +68,16 @@ def runs_command(folder: Path, as_json: bool) -> None:
 
     from lab3.app.cli.printed import new_table, print_table
 
-    table = new_table("run", "state", "layer", "criterion", "certified", "parameters left", "accuracy", "written")
+    has_smaller = any(row.parameters_left is not None for row in rows)
+    smaller = ["parameters left"] * has_smaller
+    table = new_table("run", "state", "layer", "criterion", "certified", *smaller, "accuracy", "written")
     for row in rows:
         certified = "" if row.certified_share is None else f"{row.certified_share:.0%}"
         certified = certified if row.certified_k is None else f"{row.certified_k} of {row.n_channels}"
         left = "" if row.parameters_left is None else f"{row.parameters_left:.0%}"
         accuracy = "" if row.baseline is None else f"{row.baseline:.4f}"
-        cells = (row.path, row.state, row.layer or "", row.criterion or "", certified, left, accuracy, _age(row.age_s))
+        names = (row.path, row.state, row.layer or "", row.criterion or "", certified)
+        cells = (*names, *[left] * has_smaller, accuracy, _age(row.age_s))
         table.add_row(*(Text(printable(cell)) for cell in cells))
     print_table(table)
 

@@ -1,26 +1,36 @@
 """Tables on stdout."""
 
 import sys
+from dataclasses import replace
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from lab3.record.compaction import Measures
 
+_NAMES = ("run", "layer", "class", "figure")
+
 
 def print_table(table: Table) -> None:
     """Print `table` on stdout."""
+    table.columns = [each if each.header in _NAMES else replace(each, min_width=_width(each)) for each in table.columns]
     # Where nobody's screen ends, nothing needs to be cut.
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
 
 
+def _width(column: Column) -> int:
+    return max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+
+
 def new_table(*titles: str) -> Table:
-    """A table with these columns, numbers on the right."""
+    """A table with these columns, numbers on the right. On a narrow screen names go on in the next line."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    left = ("layer", "class", "output shape", "run", "figure", "")
     for title in titles:
-        table.add_column(title, justify="left" if title in left else "right", no_wrap=True)
+        is_name = title in _NAMES
+        is_text = is_name or title in ("criterion", "effect", "state", "output shape", "")
+        table.add_column(title, justify="left" if is_text else "right", no_wrap=not is_name, overflow="fold")
     return table
 
 

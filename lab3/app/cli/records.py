@@ -140,7 +140,7 @@ def dashboard_group() -> None:
 @dashboard_group.command("serve")
 @click.argument("runs", type=a_path, default="runs")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8265, show_default=True, help="0: any that is free.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
 @click.option("--token", envvar="LAB3_DASHBOARD_TOKEN", help="What a browser must give; needed beyond this machine.")
 @click.option("--allow-host", "names", multiple=True, metavar="NAME", help="A name of this machine that browsers use.")
 def serve_command(runs: Path, host: str, port: int, token: str | None, names: tuple[str, ...]) -> None:

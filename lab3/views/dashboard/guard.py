@@ -81,7 +81,7 @@ class Guard:
 def _name_of(host: str) -> str:
     """Without the port.
 
-    >>> _name_of("localhost:8265"), _name_of("[::1]:80")
+    >>> _name_of("localhost:8000"), _name_of("[::1]:80")
     ('localhost', '[::1]')
     """
     if host.startswith("["):
