@@ -19,7 +19,7 @@ from lab3.inputs.architectures import build_model
 from lab3.inputs.model_files import load_model
 from lab3.pruning.capture import capture, capture_layers, image_weights
 from lab3.pruning.engine import SweepPoint, is_tied, sweep_points
-from lab3.pruning.engine.block import BlockScores
+from lab3.pruning.engine.block import BlockScores, to_device
 from lab3.pruning.engine.bounds import Bounds, LineExceededError, check_line, check_same_answer, is_decided, line
 from lab3.pruning.engine.tally import Calibration, Tally
 from lab3.pruning.layers import find_layer
@@ -299,6 +299,34 @@ def test_points_do_not_depend_on_blocks_or_on_where_features_are_kept(rng: np.ra
         points = fast_sweep(model, images_nhwc, labels_n, "pruned", [0, 3, 7], **settings)
         assert [(p.pruned_channels, p.correct) for p in points] == [(p.pruned_channels, p.correct) for p in expected]
         np.testing.assert_allclose([p.loss for p in points], [p.loss for p in expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize("build", [sequential, residual])
+def test_a_gpu_keeps_the_features_where_it_has_room(
+    build: Callable[[], Any], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keras.utils.set_random_seed(0)
+    model = shake(build())
+    images_nhwc, labels_n = rng.normal(size=(50, 8, 8, 3)).astype(np.float32), rng.integers(0, 5, 50)
+    ks = list(range(8)) * 2  # more than one block of K
+    copied: list[int] = []
+
+    def count(split: Any, features: Any, size: int) -> Any:
+        copied.append(len(features[0]))
+        return to_device(split, features, size)
+
+    monkeypatch.setattr("lab3.pruning.engine.sweep.to_device", count)
+    monkeypatch.setattr("lab3.pruning.engine.block.to_device", count)
+    points, copies = [], []
+    for n_gpus, limit in ((0, 2**31), (1, 2**31), (1, 100)):
+        monkeypatch.setattr("lab3.pruning.engine.sweep.count_gpus", lambda n=n_gpus: n)
+        monkeypatch.setattr("lab3.pruning.engine.sweep._MAX_RESIDENT_BYTES", limit)
+        copied.clear()
+        points.append(fast_sweep(model, images_nhwc, labels_n, "pruned", ks, batch_size=20, shortcut="none"))
+        copies.append(tuple(copied))
+    streamed, resident, too_large = copies
+    assert points[0] == points[1] == points[2]
+    assert resident == (20, 20, 10) and len(streamed) == len(too_large) > 3
 
 
 @pytest.mark.parametrize("build", [sequential, inception, residual])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class Block:
     """`n` images, on the device, with the mixing layer's output at the first of `steps`.
 
     `image_size` is the number of images that every call of a compiled function gets, `pair_size` the largest of pairs
-    of an image and a step.
+    of an image and a step. `on_device`: what `to_device` gave for these features before.
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class Block:
         features: Sequence[np.ndarray],
         image_size: int,
         pair_size: int,
+        on_device: Sequence[Any] | None = None,
     ) -> None:
         self._split, self._pair_size = split, pair_size
         self.n, self.n_steps = len(features[0]), len(steps)
-        own, pruned, *carried = features
         units_c = np.arange(split.n_units).reshape(-1, split.n_channels)
         pruned_sets = [frozenset(step.pruned_channels) for step in steps]
         base, channels = split.head.plan(pruned_sets)
         units = units_c[:, list(channels)].ravel()
         pruned_ku = np.stack([np.isin(units % split.n_channels, list(each)) for each in pruned_sets])
-        self._changes_kn = _n_changes(own, pruned, units, pruned_ku)
+        self._changes_kn = _n_changes(features[0], features[1], units, pruned_ku)
 
         # Blocks of K with nearly as many units share one compilation.
         n_filled = min(2 ** int(np.ceil(np.log2(max(1, len(units))))), split.n_units)
@@ -57,8 +57,7 @@ class Block:
         pruned_ku = np.pad(pruned_ku, ((0, 0), (0, n_filled - len(units)))).astype(np.float32)
         self._pruned_ku, self._pruned_rows = to_tensor(pruned_ku), [to_tensor(row[np.newaxis]) for row in pruned_ku]
         is_pruned_u = np.isin(np.arange(split.n_units) % split.n_channels, list(base))
-        own, *carried = (to_tensor(fill_block(each, image_size)) for each in (own, *carried))
-        pruned = to_tensor(fill_block(pruned, image_size) if split.pruned_varies else pruned)
+        own, pruned, *carried = on_device or to_device(split, features, image_size)
         self._state = [*split.head.start(own, pruned, to_tensor(is_pruned_u), self._units), *carried]
 
     def changed(self, before_p: np.ndarray, after_p: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -99,6 +98,15 @@ class Block:
             same = ~was_run_kn[step]
             logits_knl[step, same] = logits_knl[step - 1, same]
         return BlockScores(logits_knl, was_run_kn)
+
+
+def to_device(split: Split, features: Sequence[np.ndarray], image_size: int) -> list[Any]:
+    """Features of a block of images on the device, filled up to `image_size` images."""
+    own, pruned, *carried = features
+    tensors = [to_tensor(fill_block(each, image_size)) for each in (own, *carried)]
+    # The pruned state is one for all images where it does not vary.
+    tensors.insert(1, to_tensor(fill_block(pruned, image_size) if split.pruned_varies else pruned))
+    return tensors
 
 
 def _n_changes(own: np.ndarray, pruned: np.ndarray, units: np.ndarray, pruned_ku: np.ndarray) -> np.ndarray:

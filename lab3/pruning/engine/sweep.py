@@ -1,12 +1,14 @@
 """The sweep: blocks of K over blocks of images."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from lab3.base.arrays import blocks_of
+from lab3.base.backend import count_gpus
 from lab3.pruning.engine.bisect import run_bisected
-from lab3.pruning.engine.block import Block, BlockScores
+from lab3.pruning.engine.block import Block, BlockScores, to_device
 from lab3.pruning.engine.bounds import Bounds, LineExceededError
 from lab3.pruning.engine.point import SweepPoint, cross_entropy, follow
 from lab3.pruning.engine.tally import Calibration, Tally
@@ -17,6 +19,7 @@ from lab3.vocabulary import Shortcut
 TallyBlocks = Callable[[Sequence[range]], Iterator[Tally]]
 _FIRST_BLOCK, _BLOCK = 8, 32
 _N_CALIBRATION = 256
+_MAX_RESIDENT_BYTES = 2**31
 
 
 def sweep_points(
@@ -35,11 +38,11 @@ def sweep_points(
 ) -> Iterator[SweepPoint]:
     """The points of `steps` that `done`, of the same sweep, lacks, in their order; nothing is printed or written.
 
-    `features` are those of `capture`; `labels_n` int `(N,)`; `batch_size` images are held on the device at a time.
-    `predictions_kn`, uint16 `(len(steps), N)`, is filled with the predicted classes if given, for which what is done is
-    computed again; points at K in `confusion_k` have a confusion matrix. `on_block` is called before each block of
-    images and may raise. `tally_blocks` computes blocks of steps elsewhere, as other processes do. Raises `ModelError`
-    if an output is not finite.
+    `features` are those of `capture`; `labels_n` int `(N,)`; `batch_size` images are on the device at a time, or all of
+    them on a GPU where their features take at most 2 GiB. `predictions_kn`, uint16 `(len(steps), N)`, is filled with
+    the predicted classes if given, for which what is done is computed again; points at K in `confusion_k` have a
+    confusion matrix. `on_block` is called before each block of images and may raise. `tally_blocks` computes blocks of
+    steps elsewhere, as other processes do. Raises `ModelError` if an output is not finite.
     """
     known = {point.k: point for point in done}
     unpruned_n: np.ndarray | None = None  # right at K = 0
@@ -125,6 +128,9 @@ class SweepEngine:
         self._predicted_n: np.ndarray | None = None  # the class of each image with no channel pruned
         self._split, self._features, self._labels_n, self._steps = split, features, labels_n, steps
         self._n_images, self._batch_size = len(labels_n), min(batch_size, len(labels_n))
+        # Features by their first image, where a GPU has room for all of them: else each block of K copies them there.
+        self._resident: dict[int, list[Any]] = {}
+        self._keeps = count_gpus() > 0 and sum(each.nbytes for each in features) <= _MAX_RESIDENT_BYTES
         self._infers = shortcut == "inferred"
         # Where a quarter of the images would be calibration, nothing is gained.
         self._shortcut = "unchanged" if self._infers and self._n_images < 4 * _N_CALIBRATION else shortcut
@@ -180,5 +186,7 @@ class SweepEngine:
 
     def _block(self, steps: Sequence[PruneStep], rows: slice) -> Block:
         self._on_block()
-        features = self._split.read_features(self._features, rows)
-        return Block(self._split, steps, features, self._batch_size, self._batch_size)
+        features, size = self._split.read_features(self._features, rows), self._batch_size
+        if self._keeps and rows.start not in self._resident:
+            self._resident[rows.start] = to_device(self._split, features, size)
+        return Block(self._split, steps, features, size, size, self._resident.get(rows.start))
