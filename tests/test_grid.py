@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -83,6 +84,17 @@ def test_a_grid_that_cannot_be_is_refused_before_anything_is_written(
     path.write_text(json.dumps({"experiment": "digits", **grid}))
     result = invoke("grid", path)
     assert result.exit_code == 78 and text in result.stderr, result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    (tmp_path / "grid.yaml").write_text(json.dumps({"experiment": "digits", "vary": {"seed": [1]}}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    for given in (address, "127.0.0.1:99999", f"ray://{address}"):
+        result = invoke("grid", tmp_path / "grid.yaml", "--address", given)
+        assert result.exit_code == 78 and f"a Ray cluster that answers, got {given}: " in result.stderr, result.output
     assert not (tmp_path / "runs").exists()
 
 

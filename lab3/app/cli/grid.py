@@ -46,7 +46,7 @@ def grid_command(grid_file: Path, **options: Any) -> None:
     experiment = find_experiment(_beside(grid_file, Path(grid.experiment)))
 
     from lab3.app.cli.terminal import TerminalProgress
-    from lab3.app.grid.cluster import run_plan
+    from lab3.app.grid.cluster import check_address, run_plan
     from lab3.app.grid.plan import grid_id, make_plan, write_plan
     from lab3.app.grid.results import write_parquet, write_results
     from lab3.app.pipeline import Session
@@ -56,6 +56,7 @@ def grid_command(grid_file: Path, **options: Any) -> None:
     if options.pop("is_resumed") and not (path / "grid.yaml").exists():
         raise ConfigError(f"--resume goes on with a grid that was started, but {path} is none; leave --resume out")
     address, parquet = options.pop("address"), options.pop("parquet")
+    check_address(address)
     with TerminalProgress() as progress:
         session = Session(progress, **options)
         with progress.stoppable():

@@ -1,6 +1,7 @@
 """Cells given to Ray: who runs what is Ray's to decide, what is done is in the folder."""
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -18,6 +19,7 @@ from lab3.pruning.engine import Tally, TallyBlocks
 from lab3.pruning.rank import PruneStep
 
 _STOP_WITHIN_S = 8.0
+_CONNECT_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,17 @@ def run_plan(plan: Plan, session: Session, address: str) -> dict[str, Outcome]:
         return outcomes
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raise `ConfigError` if nobody listens at `address`, HOST:PORT: Ray waits for minutes, and takes no signal."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_WITHIN_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, str(error)) from error
 
 
 class _Queue:
@@ -196,10 +209,14 @@ def _connect(ray: Any, address: str) -> None:
         else:
             ray.init(address=address, log_to_driver=False, logging_level="error")
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"--address must be local, auto or the address of a Ray cluster that answers, got {address}: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from error
+        raise _no_cluster(address, str(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"--address must be local, auto or the address of a Ray cluster that answers, got {address}: "
+        f"{' '.join(reason.split())[:200]}"
+    )
 
 
 def _import_ray() -> Any:
