@@ -220,4 +220,10 @@ def test_names_and_not_numbers_give_way_on_a_narrow_screen(
     print_table(table)
     head, first, *more = Text.from_ansi(capsys.readouterr().out).plain.splitlines()
     assert head.split() == ["run", "state", "accuracy"] and first.split()[1:] == ["finished", "0.9910"]
+    assert len(first) <= 40
     assert first.split()[0] + "".join(map(str.strip, more)) == "a-name-of-forty-characters-that-is-longer"
+    # Where not even that fits, the terminal breaks lines, and nothing is missing.
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table(table)
+    head, *_ = Text.from_ansi(capsys.readouterr().out).plain.splitlines()
+    assert head.split() == ["run", "state", "accuracy"]

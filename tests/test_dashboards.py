@@ -244,7 +244,8 @@ def test_a_group_has_a_report_of_its_runs_beside_each_other(
     plotted = names_plotted({"report": blocks})
     assert plotted["history"] == {"n_pruned", "accuracy"} and plotted["summary"] == {"certified/share"}
     assert plotted["config"] == {"prune.layer", "prune.criterion", "prune.effect"}
-    in_group = {"key": {"section": "run", "name": "group"}, "op": "=", "value": "g", "disabled": False}
+    ids = ["g-mean_activation", "g-filter_l1"]
+    in_group = {"key": {"section": "run", "name": "name"}, "op": "IN", "value": ids, "disabled": False}
     runsets = [runset for block in blocks if "metadata" in block for runset in block["metadata"]["runSets"]]
     assert [runset["filters"]["filters"] for runset in runsets] == [[in_group]] * 3
 

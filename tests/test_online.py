@@ -340,7 +340,19 @@ def test_a_run_that_is_worse_than_results_of_the_server_alerts(client: Client, s
     (alert,) = watch.alerts
     assert alert["title"] == "worse than the earlier run" and "accuracy fell from 1.0000" in alert["text"]
     assert (watch.fields["jobType"], watch.state) == ("watch", "finished")
-    assert not any(run.alerts for run in server.runs.values() if run is not watch and run.name == "later")
+    assert [name for name, run in server.runs.items() if run.alerts and run is not watch] == ["r"]
+    # An alert that cannot be sent is a warning, and the run is worse all the same.
+    server.faults = [Fault("graphql", 500, 10**9)]
+    slow = {"WANDB_INIT_TIMEOUT": "3"}
+    client.do("compare", "runs/later", "--against", "runs/r", "--alert", expect=1, **slow)
+    assert "warning: no alert was sent: W&B could not start online" in client.errors and "publish" not in client.errors
+    server.faults = []
+    model_there = f"wandb://{ENTITY}/lab3/model-m:latest"
+    client.do("compare", "runs/later", "--against", model_there, expect=78)
+    assert "must be the results of a run, got an artifact of the type model" in client.errors
+    server.add_artifact("results-old", "results", {"results.csv": b"K"})
+    client.do("compare", "runs/later", "--against", f"wandb://{ENTITY}/lab3/results-old:latest", expect=78)
+    assert "results-old:latest must be the results of a sweep of this version of lab3" in client.errors
     client.do("compare", "runs/later", "--against", "wandb://a/b/results-none:latest", expect=75)
 
 

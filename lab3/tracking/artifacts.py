@@ -24,6 +24,9 @@ def fetch_artifact(address: str, type: Literal["model", "dataset", "results"], f
     wandb = import_client()
     with asking(f"did not give {address}", "look at the name and the key"):
         artifact = wandb.Api().artifact(address.removeprefix(PREFIX))
+    if type == "results" and artifact.type != type:
+        raise ConfigError(f"{address} must be the results of a run, got an artifact of the type {artifact.type}")
+    with asking(f"did not give {address}", "look at the name and the key"):
         # An alias is another version tomorrow.
         name = f"{artifact.qualified_name.rpartition(':')[0]}:{artifact.version}"
         root = folder / re.sub(r"[/:]", "-", name)

@@ -49,13 +49,13 @@ def make_report(entity: str, project: str, run_id: str) -> Any:
     )
 
 
-def make_group_report(entity: str, project: str, name: str, group: str, sentences: Sequence[str]) -> Any:
+def make_group_report(entity: str, project: str, name: str, run_ids: Sequence[str], sentences: Sequence[str]) -> Any:
     """What the sweeps of a group or grid say beside each other: layers, criteria and effects, seeds as their spread.
 
-    `group`: the name of the group in W&B; `sentences`: the answers, the best first.
+    `run_ids`: of its sweeps; `sentences`: the answers, the best first.
     """
     wr, _ = _import_workspaces()
-    runset = wr.Runset(name=name, filters=f"Metric('Group') == {group!r}")
+    runset = wr.Runset(name=name, filters=f"Metric('ID') in {list(run_ids)!r}")
     blocks = [wr.H2("Answers"), wr.UnorderedList(items=list(sentences))]
     for setting, heading in (("layer", "Layers"), ("criterion", "Criteria"), ("effect", "Effects")):
         key = wr.Config(f"prune.{setting}")

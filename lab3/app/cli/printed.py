@@ -11,17 +11,23 @@ from rich.text import Text
 from lab3.record.compaction import Measures
 
 _NAMES = ("run", "layer", "class", "figure")
+_LEAST_OF_NAMES = 12
 
 
 def print_table(table: Table) -> None:
     """Print `table` on stdout."""
-    table.columns = [each if each.header in _NAMES else replace(each, min_width=_width(each)) for each in table.columns]
+    table.columns = [replace(each, min_width=_least_width(each)) for each in table.columns]
     # Where nobody's screen ends, nothing needs to be cut.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    # A narrower terminal breaks each row's one line itself: nothing is left out.
+    least = sum(each.min_width or 0 for each in table.columns) + 2 * (len(table.columns) - 1)
+    whole = Console(highlight=False, width=1000)
+    (whole if least > console.width else console).print(table)
 
 
-def _width(column: Column) -> int:
-    return max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+def _least_width(column: Column) -> int:
+    width = max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+    return min(width, _LEAST_OF_NAMES) if column.header in _NAMES else width
 
 
 def new_table(*titles: str) -> Table:

@@ -216,8 +216,8 @@ def push_command(run: Path | None, project: str | None, entity: str | None, dry_
     report = dashboards.make_report(*place, opened.run_id) if opened else None
     if together is not None:
         said = [together.sentence or "", *(f"{member.label}: {member.sentence}" for member in together.members)]
-        group = tracking.group or together.run_id
-        report = dashboards.make_group_report(*place, together.run_id, group, list(dict.fromkeys(said)))
+        members = [member.run_id for member in together.members]
+        report = dashboards.make_group_report(*place, together.run_id, members, list(dict.fromkeys(said)))
     if dry_run:
         click.echo(dashboards.describe(workspace, report))
         return

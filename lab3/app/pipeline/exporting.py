@@ -27,7 +27,7 @@ from lab3.record.manifest import current_versions, now
 from lab3.record.rundir import open_run
 from lab3.views.report import write_report
 
-_BATCH, _LEAST_TOLERANCE, _TIED = 250, 1e-4, 1e-5
+_BATCH, _LEAST_TOLERANCE = 250, 1e-4
 
 
 def export_run(path: Path, session: Session, format: Format) -> tuple[Path, Exported]:
@@ -122,7 +122,7 @@ def _compare(
             difference = float(np.maximum(difference, np.abs(theirs_nl - ours_nl).max()))
             largest = max(largest, float(np.abs(ours_nl).max()))
             advance(rows.stop - rows.start, "")
-    share, n_tied = difference / (largest or 1.0), sum(margin <= _TIED * largest for margin in margins)
+    share, n_tied = difference / (largest or 1.0), sum(margin <= tolerance * largest for margin in margins)
     n_wrong = len(test) - n_equal - n_tied
     if n_wrong or not share <= tolerance:
         raise ModelError(

@@ -181,7 +181,12 @@ class Decision:
     @property
     def chosen(self) -> PlanStep:
         """The plan that is fine-tuned; without that the last certified one, or the last that the budget allowed."""
-        return self.plans[(self.n_certified or -1) if self.taken is None else self.taken]
+        return self.plans[self.number]
+
+    @property
+    def number(self) -> int:
+        """That of the chosen plan."""
+        return (self.n_certified or len(self.plans) - 1) if self.taken is None else self.taken
 
 
 def decide(
@@ -226,7 +231,7 @@ def aim(measured: Measured, config: Config, decision: Decision) -> Decision:
 def summarise(measured: Measured, decision: Decision) -> dict[str, Any]:
     """What `summary.json` says of a decision."""
     plan = decision.chosen
-    is_certified = decision.n_certified > 0 and plan.ks == decision.plans[decision.n_certified].ks
+    is_certified = 0 < decision.number <= decision.n_certified
     lost_l, gained_l = measured.flips("certifying", plan.ks) if is_certified else ([], [])
     return {
         "is_certified": is_certified,

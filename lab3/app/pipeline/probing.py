@@ -11,7 +11,7 @@ from lab3.app.pipeline.materials import Work
 from lab3.app.pipeline.measuring import Facts, Images
 from lab3.base.backend import to_numpy
 from lab3.base.graph import flatten_model, list_layers
-from lab3.errors import ModelError, counted
+from lab3.errors import ConfigError, ModelError, counted
 from lab3.inputs.data import Dataset
 from lab3.inputs.training import best_epoch
 from lab3.pruning.anatomy import examine_model
@@ -121,7 +121,12 @@ class NetworkProbe:
         # A model of its own: training changes it.
         compact, work = self._compact(tuple(map(tuple, pruned))), self._work
         history = finetune(compact, work.materials, work.config, work.config.compress.finetune, work.progress)
-        accuracy = best_epoch(history).val_accuracy or 0.0
+        accuracy = best_epoch(history).val_accuracy
+        if accuracy is None:
+            raise ConfigError(
+                "compress.target_accuracy needs validation images, got none of so few training images; give more, or a "
+                "larger train.validation_fraction"
+            )
         work.progress.say(f"{counted(sum(map(len, pruned)), 'channel')} pruned: validation accuracy {accuracy:.4f}")
         return accuracy
 

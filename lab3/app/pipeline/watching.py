@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab3.analysis.comparison import Paired
 from lab3.app.pipeline.comparing import compare_pair, open_finished
-from lab3.errors import ConfigError
+from lab3.errors import ConfigError, Lab3Error
 from lab3.record.readers import read_summary
 from lab3.record.rundir import RunDir, new_run_id
 from lab3.tracking import RunSettings, choose_mode, open_tracker
@@ -40,33 +40,51 @@ def watch_run(path: Path, against: str, *, drop: float, share: float, slower: fl
     """
     if not against.startswith(PREFIX):
         return _watch(open_finished(path), open_finished(Path(against)), drop, share, slower)
+    now = open_finished(path)
     with tempfile.TemporaryDirectory() as temporary:
-        folder, _ = fetch_artifact(against, "results", Path(temporary))
-        return _watch(open_finished(path), open_finished(folder), drop, share, slower)
+        folder, name = fetch_artifact(against, "results", Path(temporary))
+        try:
+            before = open_finished(folder)
+        except Lab3Error as error:
+            raise ConfigError(
+                f"{against} must be the results of a sweep of this version of lab3, got {name} ({error}); give the "
+                "folder of the run, or sweep it again"
+            ) from error
+        return _watch(now, before, drop, share, slower)
 
 
 def alert_of(watched: Watched, path: Path, warn: Callable[[str], None]) -> str | None:
     """Send what got worse to W&B, as an alert of a small run of the kind `watch`; returns where it is.
 
-    Online only. What W&B fails at goes to `warn`.
+    Online only. Where nothing is sent, `warn` gets the reason, and None is returned.
     """
-    config = open_finished(path).read_config()
-    mode, reason = choose_mode(None, config.tracking.mode)
-    if mode != "online":
-        warn(f"no alert is sent: W&B {mode}, {reason}")
+    config, failures = open_finished(path).read_config(), list[str]()
+    try:
+        mode, reason = choose_mode(None, config.tracking.mode)
+    except ConfigError as error:
+        warn(f"no alert was sent: {error}")
         return None
-    with tempfile.TemporaryDirectory() as temporary:
+    if mode != "online":
+        warn(f"no alert was sent: W&B {mode}, {reason}")
+        return None
+    # The client may still be writing when it is given up on.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         settings = RunSettings(
             folder=Path(temporary),
             run_id=new_run_id(f"watch-{watched.run}"[:80]),
-            tracking=config.tracking,
+            # Not of the run's group, whose sweeps are compared.
+            tracking=config.tracking.model_copy(update={"group": None}),
             job_type="watch",
             config=asdict(watched),
         )
-        tracker = open_tracker(mode, settings, warn)
+        tracker = open_tracker(mode, settings, failures.append)
         text = f"{watched.run} against {watched.against}: {'; '.join(watched.worse)}"
         tracker.log(0, Alert("worse than the earlier run", text))
-        return tracker.close(0)
+        place = tracker.close(0)
+    if failures:
+        warn(f"no alert was sent: {failures[0].partition(';')[0]}")
+        return None
+    return place
 
 
 def _watch(now: RunDir, before: RunDir, drop: float, share: float, slower: float | None) -> Watched:

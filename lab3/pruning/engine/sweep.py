@@ -19,7 +19,7 @@ from lab3.vocabulary import Shortcut
 TallyBlocks = Callable[[Sequence[range]], Iterator[Tally]]
 _FIRST_BLOCK, _BLOCK = 8, 32
 _N_CALIBRATION = 256
-_MAX_RESIDENT_BYTES = 2**31
+_MAX_RESIDENT_BYTES = 2**29  # several processes can share a GPU
 
 
 def sweep_points(
@@ -39,7 +39,7 @@ def sweep_points(
     """The points of `steps` that `done`, of the same sweep, lacks, in their order; nothing is printed or written.
 
     `features` are those of `capture`; `labels_n` int `(N,)`; `batch_size` images are on the device at a time, or all of
-    them on a GPU where their features take at most 2 GiB. `predictions_kn`, uint16 `(len(steps), N)`, is filled with
+    them on a GPU where their features take at most 512 MiB. `predictions_kn`, uint16 `(len(steps), N)`, is filled with
     the predicted classes if given, for which what is done is computed again; points at K in `confusion_k` have a
     confusion matrix. `on_block` is called before each block of images and may raise. `tally_blocks` computes blocks of
     steps elsewhere, as other processes do. Raises `ModelError` if an output is not finite.
@@ -85,7 +85,7 @@ def channel_losses(
         alone = [PruneStep(1, (channel,)) for channel in range(split.n_channels)[channels]]
         steps = [PruneStep(0, ()), *alone]
         sums = np.zeros(len(steps))
-        engine = SweepEngine(split, features, labels_n, steps, batch_size, "none", on_block)
+        engine = SweepEngine(split, features, labels_n, steps, batch_size, "none", on_block, runs_once=True)
         for rows, scores in engine.run(range(len(steps))):
             sums += [cross_entropy(logits_nl, labels_n[rows]).sum() for logits_nl in scores.logits_knl]
         losses_c[channels] = (sums[1:] - sums[0]) / len(labels_n)
@@ -112,7 +112,10 @@ def _k_blocks(n_steps: int) -> Iterator[range]:
 
 
 class SweepEngine:
-    """Tallies blocks of the steps of one sweep; the arguments are those of `sweep_points`."""
+    """Tallies blocks of the steps of one sweep; the arguments are those of `sweep_points`.
+
+    `runs_once`: it gets one block of steps.
+    """
 
     def __init__(
         self,
@@ -123,14 +126,17 @@ class SweepEngine:
         batch_size: int,
         shortcut: Shortcut,
         on_block: Callable[[], None] = lambda: None,
+        *,
+        runs_once: bool = False,
     ) -> None:
         self._on_block = on_block
         self._predicted_n: np.ndarray | None = None  # the class of each image with no channel pruned
         self._split, self._features, self._labels_n, self._steps = split, features, labels_n, steps
         self._n_images, self._batch_size = len(labels_n), min(batch_size, len(labels_n))
-        # Features by their first image, where a GPU has room for all of them: else each block of K copies them there.
+        # Features by their first image, where a GPU is sure to have room: else each block of K copies them there.
         self._resident: dict[int, list[Any]] = {}
-        self._keeps = count_gpus() > 0 and sum(each.nbytes for each in features) <= _MAX_RESIDENT_BYTES
+        is_small = sum(each.nbytes for each in features) <= _MAX_RESIDENT_BYTES
+        self._keeps = is_small and not runs_once and count_gpus() > 0
         self._infers = shortcut == "inferred"
         # Where a quarter of the images would be calibration, nothing is gained.
         self._shortcut = "unchanged" if self._infers and self._n_images < 4 * _N_CALIBRATION else shortcut

@@ -1,5 +1,6 @@
 """From the folder of a finished run or group to its facts; nothing is computed that the folder does not hold."""
 
+import glob
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,9 @@ def gather_report(path: Path) -> Report:
 
 def is_several(path: Path) -> bool:
     """True for the folder of a group or a grid."""
-    return (path / "group.json").exists() or (path / "grid.yaml").exists()
+    # A grid's file lies in other folders too, as the user's own.
+    has_cells = any(path.glob(f"{glob.escape(path.resolve().name)}-*/manifest.json"))
+    return (path / "group.json").exists() or ((path / "grid.yaml").exists() and has_cells)
 
 
 def _gather_run(run: RunDir) -> Report:
@@ -193,7 +196,9 @@ def _gather_how(manifest: Manifest, summary: dict[str, Any]) -> How:
 def _gather_group(path: Path) -> Report:
     certificates = path / "certificates.csv"
     if not certificates.exists():
-        raise UnfinishedError(f"group {path} has no report before it is finished; go on with `lab3 resume {path}`")
+        is_grid = (path / "grid.yaml").exists()
+        way = "its `lab3 grid` command" if is_grid else f"`lab3 resume {path}`"
+        raise UnfinishedError(f"{path} has no report before it is finished; go on with {way}")
     with reading(certificates):
         rows = read_csv(certificates)
     members = []
