@@ -14,6 +14,7 @@ from click.testing import Result
 
 from lab3.analysis.tango import exact_level, tango_p
 from lab3.app.pipeline import compact_folder
+from lab3.base.csv_text import read_csv
 from lab3.inputs.data import load_dataset
 from tests.conftest import MakeOnce, run_lab3
 
@@ -189,10 +190,14 @@ def test_the_smallest_network_that_reaches_a_target_is_taken(
     proof = json.loads((run / "compact" / "proof.json").read_text())
     tuned = proof["finetuned"]
     trials = {each["k"]: each["val_accuracy"] for each in tuned["trials"]}
-    plans = [int(row.split(",")[1]) for row in (run / "frontier.csv").read_text().splitlines()[1:]]
+    rows = read_csv(run / "frontier.csv")
+    plans = [int(row["n_pruned"]) for row in rows]
     reached, missed = [k for k in trials if trials[k] >= 0.8], [k for k in trials if trials[k] < 0.8]
     assert reached and missed and proof["chosen_by"] == "target_accuracy"
     assert summary["n_pruned"] == max(reached) and plans.index(max(reached)) + 1 == plans.index(min(missed))
+    # Later plans are certified too: this one is, as it is part of the frontier.
+    assert summary["is_certified"] and rows[plans.index(max(reached))]["is_certified"] == "True"
+    assert rows[plans.index(min(missed))]["is_certified"] == "True"
     # The network that is written is the one that was tried.
     assert trials[max(reached)] == max(epoch["val_accuracy"] for epoch in tuned["epochs"])
     least = 100 * tuned["least_tolerance"]
