@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -332,41 +332,35 @@ def test_killed_workers_nodes_and_drivers_leave_the_same_results(vgg: Path, tmp_
 
     rng = random.Random(0)
     out = tmp_path / "killed"
-    # Cells that each kill can break off: the one of a worker or a node of one core, both where the command itself dies.
-    broken_off = {"worker": 1, "node": 1, "driver": 2}
-    n_broken_off, n_kills = 0, 0
+    process = None
+
+    def n_finished() -> int:
+        return len(list(out.glob("grid-*/grid-*/summary.json")))
+
     with two_nodes() as cluster:
         for kind in ("worker", "node", "driver") * 3:
-            process = start_lab3("grid", grid, "--address", cluster.address, "--out", out)
-            assert process.stderr is not None
-            lines = iter(process.stderr)
-            for _ in range(rng.randrange(1, 3)):
-                next((line for line in lines if line.startswith("grid:")), "")
-            if process.poll() is not None:
-                break
-            n_kills, n_broken_off = n_kills + 1, n_broken_off + broken_off[kind]
+            if process is None:
+                process = start_lab3("grid", grid, "--address", cluster.address, "--out", out)
+            n_awaited = n_finished() + rng.randrange(1, 3)
+            while n_finished() < n_awaited or not processes_of(("ray::work_cell",)):
+                assert process.poll() is None, "there must be cells left when it is killed"
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=rng.random())
             if kind == "worker":
-                workers = processes_of(("ray::work_cell",))
-                if workers:
-                    os.kill(rng.choice(workers), signal.SIGKILL)
+                os.kill(rng.choice(processes_of(("ray::work_cell",))), signal.SIGKILL)
             elif kind == "node":
-                node = cluster.list_all_nodes()[-1]
-                cluster.remove_node(node, allow_graceful=False)
+                cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
                 cluster.add_node(num_cpus=1, object_store_memory=256 * 2**20)
-            if kind == "driver":
+            else:
                 process.kill()
                 process.communicate()
-                continue
-            # The rest of this start goes on beside the next kill's victim, or to its end.
-            if rng.random() < 0.5:
-                process.kill()
-                n_kills, n_broken_off = n_kills + 1, n_broken_off + broken_off["driver"]
-            process.communicate()
+                process = None
         finish_grid(grid, "--address", cluster.address, "--out", out)
     found = records_of(grids_in(out))
     assert found == expected
     attempts = [len(read_attempts(RunDir(path))) for path in grids_in(out).glob("grid-*")]
-    assert sum(attempts) - 26 <= n_broken_off and max(attempts) - 1 <= n_kills and len(attempts) == 26
+    # Each kill breaks off at most one cell of each worker: one of a worker or a node of one core, two of a command.
+    assert len(attempts) == 26 and 0 < sum(attempts) - 26 <= 3 * 1 + 3 * 1 + 3 * 2
     deadline_s = time.monotonic() + 60
     while (left := processes_of(("ray::", "raylet", "gcs_server"))) and time.monotonic() < deadline_s:
         signal.sigtimedwait([], 0.5)
