@@ -77,6 +77,8 @@ class Bench:
             points.append(point)
             if limit is not None and (point.k - steps[0].k) % K_BLOCK == K_BLOCK - 1:
                 limit_samples += limit.sample(3)
+        if limit is not None and not limit_samples:
+            limit_samples = limit.sample(3)
         return {
             "points": points,
             "predictions": predictions_kn,

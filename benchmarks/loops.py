@@ -70,6 +70,7 @@ def measure_honest(
         if number % k_block == k_block - 1:
             limit_samples += sample_limit(3)
     seconds = time.perf_counter() - start - sum(limit_samples)
+    limit_samples = limit_samples or sample_limit(3)
     return {"seconds": seconds, "limit_samples": limit_samples, "predictions": np.array(predictions)}
 
 
