@@ -194,7 +194,7 @@ def _decode_signed(kind: type[Value], content: bytes) -> Value:
 def hash_files(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a run by its name in the run's folder.
 
-    Left out are the manifest itself, what tells of the work alone, compact models, which have hashes of their own,
+    Left out are the manifest itself, what is of the work alone, compact models, which have hashes of their own,
     reports, which are made from the rest, what belongs to W&B's client, and what is hidden, which a kill can leave.
     """
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())

@@ -88,7 +88,7 @@ def _is_locked(folder: Path) -> bool:
 
 
 def _is_stopped(folder: Path) -> bool:
-    """True if the process that holds the folder's lock on this machine is stopped; Linux tells who it is."""
+    """True if the process that holds the folder's lock on this machine is stopped; Linux says who it is."""
     status = folder.stat()
     place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):

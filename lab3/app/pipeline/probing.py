@@ -44,7 +44,7 @@ class NetworkProbe:
 
     @property
     def n_labels(self) -> int:
-        """Classes that the network tells apart."""
+        """Number of classes."""
         return self._splits[0].n_labels
 
     def facts(self) -> Facts:
