@@ -39,14 +39,8 @@ def make_report(entity: str, project: str, run_id: str) -> Any:
         if heading:
             grid = wr.PanelGrid(runsets=[runset], panels=panels)
             blocks += [wr.H2(heading), *([wr.P(text)] if text else []), grid]
-    return wr.Report(
-        entity=entity,
-        project=project,
-        # Without a question mark, as the client makes an address of it, and cut where the run's id stays complete.
-        title=f"How many channels it needs: {run_id}"[-_MAX_TITLE:],
-        description="Accuracy as the least important channels of one layer are pruned, one after the other.",
-        blocks=blocks,
-    )
+    text = "Accuracy as the least important channels of one layer are pruned, one after the other."
+    return _make_report(entity, project, f"How many channels it needs: {run_id}", text, blocks)
 
 
 def make_group_report(entity: str, project: str, name: str, run_ids: Sequence[str], sentences: Sequence[str]) -> Any:
@@ -71,13 +65,15 @@ def make_group_report(entity: str, project: str, name: str, run_ids: Sequence[st
         )
         certified = wr.BarPlot(title=f"certified share, by {setting}", metrics=["certified/share"], groupby=key)
         blocks += [wr.H2(heading), wr.PanelGrid(runsets=[runset], panels=[curves, certified])]
-    return wr.Report(
-        entity=entity,
-        project=project,
-        title=f"How many channels they need: {name}"[-_MAX_TITLE:],
-        description="Sweeps of one experiment beside each other.",
-        blocks=blocks,
-    )
+    text = "Sweeps of one experiment beside each other."
+    return _make_report(entity, project, f"How many channels they need: {name}", text, blocks)
+
+
+def _make_report(entity: str, project: str, title: str, description: str, blocks: list[Any]) -> Any:
+    """`title`: without a question mark, as the client makes an address of it; it is cut where the id stays complete."""
+    wr, _ = _import_workspaces()
+    cut = title[-_MAX_TITLE:]
+    return wr.Report(entity=entity, project=project, title=cut, description=description, blocks=blocks)
 
 
 def describe(workspace: Any, report: Any | None) -> str:

@@ -177,7 +177,7 @@ def _sentence(config: Config, facts: Facts, decision: Decision, compaction: Comp
             accuracy = best_epoch(list(found.epochs)).val_accuracy or 0.0
             reached = f"fine-tuned to {accuracy:.4f} on validation images"
             # Training does not repeat bit by bit on every device.
-            reached += f", less than the {target:g} of its trial" * (accuracy < target)
+            reached += f", not the {target:g} that its trial reached" * (accuracy < target)
             return f"{left}{reached}, accuracy falls by at most {in_points(found.least_tolerance)} ({sure})."
         passed = "" if found.is_certified else f"; {in_points(budget)} cannot be certified"
         fall = in_points(budget if found.is_certified else found.least_tolerance)
