@@ -284,5 +284,10 @@ def test_firefox_shows_the_same_page(digits: Path, tmp_path: Path) -> None:
             said = client.execute_script(
                 "return Services.console.getMessageArray().map(String).filter(each => each.includes('report.html'))"
             )
-        dark = client.execute_script("return getComputedStyle(document.body).backgroundColor")
+        # the page's process hears of the preference later than the one that set it
+        dark = client.execute_async_script(
+            "const [done] = arguments, query = matchMedia('(prefers-color-scheme: dark)');"
+            "const answer = () => { if (query.matches) done(getComputedStyle(document.body).backgroundColor); };"
+            "query.addEventListener('change', answer); answer();"
+        )
         assert said == [] and max(map(int, re.findall(r"\d+", dark)[:3])) < 60
