@@ -1,15 +1,17 @@
 """Models, images and runs that tests share."""
 
 import fcntl
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 for name in [name for name in os.environ if name.startswith("WANDB_")]:
     del os.environ[name]
+os.environ["WANDB_ERROR_REPORTING"] = "false"  # the client's own, which has no server here
 
 import numpy as np
 import pytest
@@ -23,7 +25,10 @@ from tests.pictures import draw_no_figures
 from tests.wandb_server import WandbServer
 
 SHARED = Path(__file__).parents[2] / "shared"
-MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+class MakeOnce(Protocol):
+    def __call__(self, name: str, make: Callable[[Path], object], *, renders: bool = False) -> Path: ...
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -31,8 +36,21 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # A home of each test's own would have every process look for all fonts again.
     os.environ.setdefault("MPLCONFIGDIR", str(session.config.cache.mkdir("matplotlib")))
     if hasattr(session.config, "workerinput") or not session.config.getoption("tx", None):
+        # While modules are loaded there is no garbage, and what they hold never is.
+        gc.disable()
         load_backend("cpu")
         _load_hypothesis()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests that wait for processes of their own leave theirs idle."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def _load_hypothesis() -> None:
@@ -141,11 +159,14 @@ def toy_images() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
-    """`make_once(name, make)`: a folder that `make` has filled, for whichever of the parallel workers asks first."""
+    """`make_once(name, make)`: a folder that `make` has filled, for whichever of the parallel workers asks first.
+
+    Only where `renders` is given are its figures drawn.
+    """
     place = tmp_path_factory.getbasetemp()
     place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
 
-    def made(name: str, make: Callable[[Path], object]) -> Path:
+    def made(name: str, make: Callable[[Path], object], *, renders: bool = False) -> Path:
         folder, done = place / name, place / f"{name}.done"
         with (place / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -154,6 +175,8 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
                 folder.mkdir()
                 with pytest.MonkeyPatch.context() as patch:
                     leave_alone(patch, folder)
+                    if not renders:
+                        draw_no_figures(patch.setattr)
                     make(folder)
                 done.touch()
         return folder
@@ -198,7 +221,7 @@ def digits_folder(make_once: MakeOnce) -> Path:
         (folder / "output").write_text(result.output)
         (folder / "run").symlink_to(folder / result.stdout.splitlines()[-1])
 
-    return make_once("digits", make)
+    return make_once("digits", make, renders=True)
 
 
 def fit_digits() -> Any:

@@ -103,7 +103,7 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [module, *args]
-    assert "tests.preloaded" in sys.modules
+    sys.modules["tests.preloaded"].read_environment()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

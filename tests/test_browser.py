@@ -51,7 +51,7 @@ def wide(make_once: MakeOnce) -> Path:
         np.savez(folder / "wide.npz", x_test=images_nhwc, y_test=labels_n)
         run_lab3("sweep", folder / "wide.h5", "--data", folder / "wide.npz", "--run-id", "wide")
 
-    return make_once("wide", make) / "runs" / "wide" / "report.html"
+    return make_once("wide", make, renders=True) / "runs" / "wide" / "report.html"
 
 
 class Opened:

@@ -9,17 +9,17 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from keras import layers
 
 import lab3
-from lab3.app.cli import main
 from lab3.app.pipeline.record import replay_record
 from lab3.inputs.model_files import save_model
 from lab3.record.rundir import RunDir
 from lab3.record.tables import comparison_csv
 from lab3.tracking import RunSettings, open_tracker
 from lab3.views.drawings import draw_comparison
+from tests.conftest import MakeOnce, run_lab3
 from tests.folders import edit_point
 from tests.reference import literal_sweep
 from tests.wandb_files import read_back
@@ -99,21 +99,21 @@ def test_an_audit_of_one_of_them_has_the_block_done_again(
 
 
 @pytest.fixture(scope="module")
-def inferred_run(task: tuple[Any, np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the rare images, inferred, tracked offline, and what it printed."""
-    folder = tmp_path_factory.mktemp("inferred")
+def inferred_run(task: tuple[Any, np.ndarray, np.ndarray], make_once: MakeOnce) -> Path:
+    """A finished run of the rare images, inferred, and what it printed."""
     model, images_nhwc, labels_n = task
     labels_n = labels_n.copy()
     labels_n[0] = 1  # both classes are there
-    save_model(model, folder / "rare.h5")
-    np.savez(folder / "rare.npz", x_test=images_nhwc, y_test=labels_n)
-    args = ["sweep", folder / "rare.h5", "--data", folder / "rare.npz", "--set", "data.scale=1.0", "--infer"]
-    args += ["--set", "sweep.feature_maps_k=[20]", "--run-id", "rare", "--out", folder / "runs", "--mode", "disabled"]
-    result = CliRunner().invoke(main, [str(arg) for arg in args])
-    assert result.exit_code == 0, result.output
-    (folder / "stdout").write_text(result.stdout)
-    (folder / "stderr").write_text(result.stderr)
-    return folder / "runs" / "rare"
+
+    def make(folder: Path) -> None:
+        save_model(model, folder / "rare.h5")
+        np.savez(folder / "rare.npz", x_test=images_nhwc, y_test=labels_n)
+        args = ["sweep", folder / "rare.h5", "--data", folder / "rare.npz", "--set", "data.scale=1.0", "--infer"]
+        result = run_lab3(*args, "--set", "sweep.feature_maps_k=[20]", "--run-id", "rare")
+        (folder / "stdout").write_text(result.stdout)
+        (folder / "stderr").write_text(result.stderr)
+
+    return make_once("rare", make) / "runs" / "rare"
 
 
 def test_the_files_of_a_run_say_what_was_inferred(inferred_run: Path, invoke: Callable[..., Result]) -> None:

@@ -129,6 +129,25 @@ def test_every_epoch_is_trained_in_an_order_of_its_own(tmp_path: Path) -> None:
     assert orders[0] != orders[1] != orders[2] and sorted(orders[1]) == list(range(17))
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="counts what TensorFlow traces")
+def test_a_step_of_training_is_traced_once(
+    rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss_of, traced = keras.losses.SparseCategoricalCrossentropy.call, []
+
+    def record(loss: Any, *tensors: Any) -> Any:
+        traced.append(loss)
+        return loss_of(loss, *tensors)
+
+    monkeypatch.setattr(keras.losses.SparseCategoricalCrossentropy, "call", record)
+    images_nhwc, labels_n = rng.normal(size=(40, 8, 8, 1)).astype(np.float32), np.arange(40) % 10
+    train_model(
+        one_layer(), images_nhwc, labels_n, epochs=2, batch_size=8, learning_rate=0.1, validation_fraction=0.25,
+        patience=None, augmentation=Augmentation(), seed=0, checkpoints=Checkpoints(tmp_path / "c"),
+    )  # fmt: skip
+    assert len(traced) == 2, "once to train, once to validate"
+
+
 def test_training_stops_early_and_without_validation_keeps_the_last_epoch(
     rng: np.random.Generator, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from lab3.pruning.engine import SweepPoint, is_tied, sweep_points
 from lab3.pruning.engine.block import BlockScores, to_device
 from lab3.pruning.engine.bounds import Bounds, LineExceededError, check_line, check_same_answer, is_decided, line
 from lab3.pruning.engine.tally import Calibration, Tally
+from lab3.pruning.head import Head
 from lab3.pruning.layers import find_layer
 from lab3.pruning.rank import PruneStep, plan_pruning
 from lab3.pruning.split import Split, split_model
@@ -340,6 +341,24 @@ def test_a_last_block_of_one_image_is_a_block(
     expected = fast_sweep(model, images_nhwc, labels_n, "pruned", [0, 3, 7], batch_size=41)
     points = fast_sweep(model, images_nhwc, labels_n, "pruned", [0, 3, 7], batch_size=20, shortcut=shortcut)
     assert [(p.pruned_channels, p.correct) for p in points] == [(p.pruned_channels, p.correct) for p in expected]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="counts what TensorFlow traces")
+@pytest.mark.parametrize("build", [sequential, inception])
+def test_any_number_of_pairs_is_traced_once(
+    build: Callable[[], Any], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[tuple[int | None, ...]] = []
+    finish_pairs = Head._finish_pairs
+
+    def record(head: Head, *tensors: Any) -> list[Any]:
+        traced.append(tuple(tensors[0].shape))
+        return finish_pairs(head, *tensors)
+
+    monkeypatch.setattr(Head, "_finish_pairs", record)
+    images_nhwc, labels_n = rng.normal(size=(41, 8, 8, 3)).astype(np.float32), rng.integers(0, 5, 41)
+    fast_sweep(build(), images_nhwc, labels_n, "pruned", list(range(8)), batch_size=20, shortcut="unchanged")
+    assert traced == [(None,)]
 
 
 def test_a_bound_that_nothing_was_learnt_for_decides_nothing() -> None:

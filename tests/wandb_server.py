@@ -120,6 +120,7 @@ class WandbServer:
         return {
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": KEY,
+            "WANDB_ERROR_REPORTING": "false",  # the client's own
             "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
             "WANDB_X_FILE_STREAM_RETRY_WAIT_MIN_SECONDS": "1",
             "WANDB_X_FILE_STREAM_RETRY_WAIT_MAX_SECONDS": "1",

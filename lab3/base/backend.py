@@ -3,13 +3,15 @@
 TensorFlow is the default; `KERAS_BACKEND=jax` or `torch` selects another. Nothing else in lab3 asks which one it is.
 """
 
+import gc
 import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,7 @@ def load_backend(device: Device = "auto") -> str:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     prepare_environment()
     try:
-        with _quiet_start():
+        with _quiet_start(), _without_collector():
             keras = importlib.import_module("keras")
             n_gpus = count_gpus()
     except ImportError as error:
@@ -80,14 +82,18 @@ def backend_versions() -> dict[str, str]:
     return {"keras": keras.__version__, "backend": name, name: importlib.import_module(name).__version__}
 
 
-def compile_function(function: Callable[..., Any]) -> Callable[..., list[Any]]:
+def compile_function(
+    function: Callable[..., Any], free_axes: Mapping[int, Sequence[int]] = MappingProxyType({})
+) -> Callable[..., list[Any]]:
     """`function` of arrays, which returns a list of tensors, compiled by the backend; call it with either.
 
-    It is traced once for each combination of input shapes, so give it blocks of few sizes.
+    It is traced once for each combination of input shapes, so give it blocks of few sizes. `free_axes`: by the number
+    of an array, from either end, its axes that TensorFlow traces once for any length of them.
     """
     import keras
 
-    return _COMPILERS[keras.backend.backend()](function)
+    name = keras.backend.backend()
+    return _compile_tensorflow(function, free_axes) if name == "tensorflow" else _COMPILERS[name](function)
 
 
 def compile_gradient(function: Callable[..., Any]) -> Callable[..., list[Any]]:
@@ -143,13 +149,29 @@ def fill_pairs(numbers: np.ndarray, size: int) -> np.ndarray:
     return fill_block(numbers, min(size, octave * 3 // 4 if len(numbers) <= octave * 3 // 4 else octave))
 
 
-def _compile_tensorflow(function: Callable[..., Any]) -> Callable[..., Any]:
+def _compile_tensorflow(
+    function: Callable[..., Any], free_axes: Mapping[int, Sequence[int]] = MappingProxyType({})
+) -> Callable[..., Any]:
     import tensorflow
 
     # TensorFlow counts tracings by the lines of code, and warns of a loop where every layer's function is traced once;
     # a partial has no lines and is counted for itself.
-    compiled: Callable[..., Any] = tensorflow.function(partial(function), autograph=False, reduce_retracing=True)
-    return lambda *arrays: compiled(*(tensorflow.convert_to_tensor(array) for array in arrays))
+    compiled = tensorflow.function(partial(function), autograph=False, reduce_retracing=True)
+    is_new = True
+
+    def call(*arrays: Any) -> Any:
+        nonlocal is_new
+        tensors = [tensorflow.convert_to_tensor(array) for array in arrays]
+        if is_new and free_axes:
+            shapes = [tensor.shape.as_list() for tensor in tensors]
+            for number, axes in free_axes.items():
+                for axis in axes:
+                    shapes[number][axis] = None
+            compiled.get_concrete_function(*map(tensorflow.TensorSpec, shapes, [tensor.dtype for tensor in tensors]))
+        is_new = False
+        return compiled(*tensors)
+
+    return call
 
 
 def _compile_jax(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -201,7 +223,19 @@ def _gradient_torch(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _GRADIENTS = {"tensorflow": _gradient_tensorflow, "jax": _gradient_jax, "torch": _gradient_torch}
-_COMPILERS = {"tensorflow": _compile_tensorflow, "jax": _compile_jax, "torch": _compile_torch}
+_COMPILERS = {"jax": _compile_jax, "torch": _compile_torch}
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Without looking for garbage, which takes a fifth of the time that loading modules does and finds none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextmanager

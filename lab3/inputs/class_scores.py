@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lab3.base.backend import compile_function
 from lab3.base.graph import Graph, Step, flatten_model, run_steps, scope_safely
 from lab3.errors import ModelError
 
+Final = Literal["none", "softmax", "sigmoid"]
 _LEAST_PROBABILITY = 1e-7  # keras.config.epsilon(), by which Keras's own loss clips probabilities
 
 
@@ -23,7 +24,7 @@ class ClassScores:
     steps: tuple[Step, ...]
     slot: int
     n_labels: int
-    final: Literal["none", "softmax", "sigmoid"]
+    final: Final
     has_probabilities: bool
     is_binary: bool
 
@@ -57,6 +58,32 @@ class ClassScores:
 
 def read_class_scores(graph: Graph) -> ClassScores:
     """How `graph` gives class scores. Raises `ModelError` for an output that is not one row of them an image."""
+    end = _read_end(graph)
+    steps, last = graph.steps, graph.steps[-1]
+    if end.slot != graph.output_slot:
+        steps = steps[:-1]
+    elif end.is_fused and not end.has_probabilities:
+        steps = (*steps[:-1], replace(last, layer=without_activation(last)))
+    n_labels, is_binary = max(2, end.n_outputs), end.n_outputs == 1
+    return ClassScores(steps, end.slot, n_labels, end.final, end.has_probabilities, is_binary)
+
+
+def find_scores_slot(graph: Graph) -> int:
+    """The slot of `read_class_scores` alone, found without making a layer; raises as that does."""
+    return _read_end(graph).slot
+
+
+class _End(NamedTuple):
+    """The model's output: its size, the function it ends in, and whether that is a part of the last layer."""
+
+    n_outputs: int
+    final: Final
+    is_fused: bool
+    has_probabilities: bool
+    slot: int
+
+
+def _read_end(graph: Graph) -> _End:
     shape = graph.output_shape
     if len(shape) != 2 or shape[1] is None:
         raise ModelError(
@@ -70,13 +97,11 @@ def read_class_scores(graph: Graph) -> ClassScores:
             f"the model must give one class an image, got {shape[1]} sigmoids in layer {last.layer.name!r}, as for "
             "several labels at once; that would need a label and a threshold for each; end in softmax for one class"
         )
-    steps, slot = graph.steps, graph.output_slot
     has_probabilities = final != "none" and last.layer.compute_dtype in ("float16", "bfloat16")
-    if is_fused and not has_probabilities:
-        steps = (*steps[:-1], replace(last, layer=without_activation(last)))
-    elif final != "none" and not has_probabilities:
-        steps, slot = steps[:-1], last.input_slots[0]
-    return ClassScores(steps, slot, max(2, shape[1]), final, has_probabilities, is_binary=shape[1] == 1)
+    is_whole = final == "none" or is_fused or has_probabilities
+    return _End(
+        shape[1], final, is_fused, has_probabilities, slot=graph.output_slot if is_whole else last.input_slots[0]
+    )
 
 
 def compile_logits(model: Any) -> Callable[[Any], list[Any]]:
@@ -93,7 +118,7 @@ def compile_logits(model: Any) -> Callable[[Any], list[Any]]:
     return compile_function(run)
 
 
-def _final_activation(last: Step) -> tuple[Literal["none", "softmax", "sigmoid"], bool]:
+def _final_activation(last: Step) -> tuple[Final, bool]:
     """The function the model's last step ends in, and whether it is fused into a layer that does more."""
     import keras
 

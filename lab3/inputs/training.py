@@ -69,6 +69,7 @@ def train_model(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
         metrics=["accuracy"],
     )
+    _make_variables(augmented, labels_n[:1])
     epochs_done = list(history)
 
     def end_epoch(epoch: int, logs: dict[str, float]) -> None:
@@ -101,6 +102,13 @@ def train_model(
         )
     checkpoints.load(augmented, best_epoch(epochs_done).epoch)
     return epochs_done
+
+
+def _make_variables(model: Any, labels_1: np.ndarray) -> None:
+    """Those of the optimizer and the metrics; TensorFlow traces a step that makes them itself twice."""
+    model.optimizer.build(model.trainable_variables)
+    model.compute_metrics(None, labels_1, np.zeros((1, *model.output_shape[1:]), np.float32))
+    model.reset_metrics()
 
 
 def _is_over(history: list[Epoch], epochs: int, patience: int | None) -> bool:

@@ -10,7 +10,8 @@ head(where(S, pruned, own))`. Three forms of it do the same work in different pl
 - `MaskedHead`: as `WholeHead`, where channels are removed at several places behind the layer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from lab3.base.backend import compile_function, compile_gradient
@@ -27,10 +28,12 @@ class HeadForm(Protocol):
     `plan` gives the channels that `start` prunes for a block of sets, and those whose units `finish` must be given.
     `start` gives `[state, change]` with the units of `is_pruned_u` pruned, where `change` is what pruning `units` as
     well goes by. `finish` gives the value of every slot with those of `units` pruned that are 1 in the one row of
-    `pruned_ku`, or in the row of each image. `shares_change`: `change` has one row for all images.
+    `pruned_ku`, or in the row of each image. `shares_change`: `change` has one row for all images. `free_axes`: by the
+    number of an argument of `Head.finish_pairs`, its axes of pairs, sets and units whose length is not always the same.
     """
 
     shares_change: bool
+    free_axes: Mapping[int, Sequence[int]]
 
     def plan(self, pruned_sets: PrunedSets) -> tuple[frozenset[int], Sequence[int]]: ...
 
@@ -52,9 +55,9 @@ class Head:
         self._anatomy = anatomy
         self._form = _choose_form(anatomy, pruned_varies)
         self.plan = self._form.plan
-        self.start = compile_function(self._form.start)
+        self.start = compile_function(self._form.start, {3: (0,)})
         self.finish = compile_function(self._finish)
-        self.finish_pairs = compile_function(self._finish_pairs)
+        self.finish_pairs = compile_function(self._finish_pairs, self._form.free_axes)
         self.loss_gradient: Callable[..., list[Any]] | None = None
         if not isinstance(self._form, MaskedHead):
             self.loss_gradient = compile_gradient(self._loss)
@@ -93,6 +96,7 @@ class DividedHead:
     """The state is the mixing layer's output, the change that of its input."""
 
     shares_change = False
+    free_axes: Mapping[int, Sequence[int]] = MappingProxyType({0: (0,), 1: (0,), 3: (-1,), -2: (0,), -1: (0, 1)})
 
     def __init__(self, anatomy: Anatomy) -> None:
         assert anatomy.parts.mixing is not None
@@ -120,6 +124,8 @@ class DividedHead:
 
 class WholeHead:
     """The state is the features as they are, the change the features in their pruned state."""
+
+    free_axes: Mapping[int, Sequence[int]] = MappingProxyType({0: (0,), 1: (0,), -1: (0,)})
 
     def __init__(self, anatomy: Anatomy, *, shares_change: bool) -> None:
         parts, self.shares_change = anatomy.parts, shares_change

@@ -7,7 +7,7 @@ from typing import Any
 
 from lab3.base.graph import Graph, Step, depends_on, flatten_model, list_layers
 from lab3.errors import ConfigError, Lab3Error, ModelError
-from lab3.inputs.class_scores import read_class_scores
+from lab3.inputs.class_scores import find_scores_slot
 from lab3.pruning.channelwise import separate
 
 
@@ -80,9 +80,9 @@ def _convolutions_from_the_end(graph: Graph, only_prunable: bool = True) -> list
 
 def _makes_class_scores(calls: Sequence[Step], graph: Graph) -> bool:
     """True if channels of the layer stay apart up to the class scores: they are the classes, or parts of them."""
-    scores = read_class_scores(graph)
-    apart = (*calls, *separate(scores.steps, calls).channelwise)
-    return any(scores.slot in step.outputs for step in apart)
+    slot = find_scores_slot(graph)
+    apart = (*calls, *separate(graph.steps, calls).channelwise)
+    return any(slot in step.outputs for step in apart)
 
 
 def _steps_to_output(graph: Graph) -> dict[int, int]:
