@@ -3,6 +3,7 @@
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lab3.base.graph import flatten_model, run_steps
 from lab3.errors import ConfigError, ModelError, RunStateError
 from lab3.inputs.class_scores import read_class_scores
 from lab3.inputs.model_files import load_model
-from lab3.pruning.engine import margins_of
+from lab3.pruning.compact.proof import Proof, compare_scores
 from lab3.record.compaction import read_compaction
 from lab3.record.exported import Exported, record_name
 from lab3.record.manifest import current_versions, now
@@ -60,7 +61,7 @@ def export_run(path: Path, session: Session, format: Format) -> tuple[Path, Expo
             with session.progress.stoppable(), warnings.catch_warnings(category=FutureWarning, action="ignore"):
                 model.export(str(written), format=format, verbose=False)
             tolerance = max(_LEAST_TOLERANCE, compaction.proof.tolerance)
-            counts = _compare(model, open_exported(format, written), materials, session, tolerance)
+            proof = _prove(model, open_exported(format, written), materials, session, tolerance)
             preprocess = materials.preprocess
             exported = Exported(
                 run_id=run.run_id,
@@ -77,7 +78,7 @@ def export_run(path: Path, session: Session, format: Format) -> tuple[Path, Expo
                 scale=preprocess.scale,
                 mean=_plain(preprocess.mean),
                 std=_plain(preprocess.std),
-                **counts,
+                **asdict(proof),
             )
             # A kill in between leaves a file without a record, never with another's.
             (run.compact / record_name(format)).unlink(missing_ok=True)
@@ -92,14 +93,14 @@ def _plain(values: float | Sequence[float]) -> float | tuple[float, ...]:
     return tuple(values) if isinstance(values, Sequence) else values
 
 
-def _compare(
+def _prove(
     model: Any,
     run_exported: Callable[[np.ndarray], np.ndarray],
     materials: Materials,
     session: Session,
     tolerance: float,
-) -> dict[str, Any]:
-    """What the record says of all test images. Raises `ModelError` if a prediction or a score differs."""
+) -> Proof:
+    """All test images. Raises `ModelError` if a prediction or a score differs."""
     graph, test = flatten_model(model), materials.test
     scores = read_class_scores(graph)
 
@@ -109,26 +110,16 @@ def _compare(
         return [inputs, scores.both_classes(values[graph.output_slot])]
 
     run = compile_function(run_keras)
-    n_equal, correct, difference, largest = 0, 0, 0.0, 0.0
-    margins: list[float] = []
     blocks = map_blocks(lambda block: run(materials.preprocess(block)), test.images_nhwc, _BATCH)
+    pairs = (
+        (rows, keras_nl, to_numpy(scores.both_classes(run_exported(inputs)))) for rows, (inputs, keras_nl) in blocks
+    )
     with session.progress.bar("proof", len(test), "images") as advance:
-        for rows, (inputs, ours_nl) in blocks:
-            theirs_nl = to_numpy(scores.both_classes(run_exported(inputs)))
-            differs_n = ours_nl.argmax(axis=1) != theirs_nl.argmax(axis=1)
-            n_equal += int((~differs_n).sum())
-            margins += margins_of(ours_nl)[differs_n].tolist()
-            correct += int((theirs_nl.argmax(axis=1) == test.labels_n[rows]).sum())
-            difference = float(np.maximum(difference, np.abs(theirs_nl - ours_nl).max()))
-            largest = max(largest, float(np.abs(ours_nl).max()))
-            advance(rows.stop - rows.start, "")
-    share, n_tied = difference / (largest or 1.0), sum(margin <= tolerance * largest for margin in margins)
-    n_wrong = len(test) - n_equal - n_tied
-    if n_wrong or not share <= tolerance:
+        proof = compare_scores(pairs, test.labels_n, tolerance, lambda n_images: advance(n_images, ""))
+    if not proof.holds:
         raise ModelError(
-            f"the exported model must predict what Keras does, but {n_wrong} of {len(test):,} images are predicted "
-            f"otherwise, and scores differ by {share:.2g} of the largest, where {tolerance:g} is allowed; it is not "
-            "written: try the other format, or report it"
+            f"the exported model must predict what Keras does, but {proof.n_wrong} of {len(test):,} images are "
+            f"predicted otherwise, and scores differ by {proof.largest_difference:.2g} of the largest, where "
+            f"{tolerance:g} is allowed; it is not written: try the other format, or report it"
         )
-    found = {"n_images": len(test), "n_equal": n_equal, "n_tied": n_tied, "correct": correct}
-    return {**found, "largest_difference": share, "tolerance": tolerance}
+    return proof

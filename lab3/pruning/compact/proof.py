@@ -1,6 +1,6 @@
-"""A compact model held against the masked one, on images."""
+"""One model held against another on images: a compact one against the masked one, an exported one against Keras."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,11 @@ from lab3.pruning.split import Split
 
 @dataclass(frozen=True)
 class Proof:
-    """Of `n_images` images `n_equal` are predicted the same by the compact and the masked model.
+    """Of `n_images` images `n_equal` are predicted the same by both models.
 
-    `n_tied`: the others, whose two best scores differ by rounding alone. `largest_difference`: of a logit, as a share
-    of the largest; at most `tolerance`. `correct`: images that the compact model gets right.
+    `n_tied`: others, whose two best scores differ by rounding alone. `largest_difference`: of a score, as a share of
+    the largest. `correct`: images that the model in question gets right. It `holds` where all images are equal or tied
+    and scores differ by at most `tolerance`; `n_wrong` are the others.
     """
 
     n_images: int
@@ -32,6 +33,14 @@ class Proof:
     largest_difference: float
     tolerance: float
     correct: int
+
+    @property
+    def n_wrong(self) -> int:
+        return self.n_images - self.n_equal - self.n_tied
+
+    @property
+    def holds(self) -> bool:
+        return self.n_wrong == 0 and self.largest_difference <= self.tolerance
 
 
 @dataclass(frozen=True)
@@ -83,29 +92,42 @@ def prove_compact(
     logit; 1e-2 where a layer computes in 16 bits, as a GPU's products of float32 do.
     """
     size, run = min(batch_size, len(images_nhwc)), compile_logits(compact)
-    n_equal, correct, difference, largest = 0, 0, 0.0, 0.0
-    margins: list[float] = []
-    for rows, (compact_nl,) in map_blocks(lambda block: run(preprocess(block)), images_nhwc, size):
-        masked_nl = masked.logits(fill_block(images_nhwc[rows], size), preprocess)[: rows.stop - rows.start]
-        differs_n = compact_nl.argmax(axis=1) != masked_nl.argmax(axis=1)
-        n_equal += int((~differs_n).sum())
-        margins += margins_of(masked_nl)[differs_n].tolist()
-        correct += int((compact_nl.argmax(axis=1) == labels_n[rows]).sum())
-        # Unlike Python's own, this maximum is NaN where one of the two is.
-        difference = float(np.maximum(difference, np.abs(compact_nl - masked_nl).max()))
-        largest = max(largest, float(np.abs(masked_nl).max()))
-        on_block(rows.stop - rows.start)
-    n_tied = sum(margin <= masked.tolerance * largest for margin in margins)
-    proof = Proof(len(images_nhwc), n_equal, n_tied, difference / (largest or 1.0), masked.tolerance, correct)
-    n_wrong = proof.n_images - proof.n_equal - proof.n_tied
-    if n_wrong or not proof.largest_difference <= proof.tolerance:
+    blocks = map_blocks(lambda block: run(preprocess(block)), images_nhwc, size)
+    scores = (
+        (rows, masked.logits(fill_block(images_nhwc[rows], size), preprocess)[: rows.stop - rows.start], compact_nl)
+        for rows, (compact_nl,) in blocks
+    )
+    proof = compare_scores(scores, labels_n, masked.tolerance, on_block)
+    if not proof.holds:
         raise ModelError(
-            f"the compact model must give what the model with {masked.what} pruned gives, but {n_wrong} of "
+            f"the compact model must give what the model with {masked.what} pruned gives, but {proof.n_wrong} of "
             f"{proof.n_images:,} images are predicted otherwise, and logits differ by "
             f"{proof.largest_difference:.2g} of the largest, where {proof.tolerance:g} is allowed; it is not "
             "written: please report it, and keep the model as it is and its channels masked"
         )
     return proof
+
+
+def compare_scores(
+    blocks: Iterable[tuple[slice, np.ndarray, np.ndarray]],
+    labels_n: np.ndarray,
+    tolerance: float,
+    on_block: Callable[[int], None],
+) -> Proof:
+    """Blocks of images, each with its rows, the scores `(n, L)` that are right, and those of the model in question."""
+    n_equal, correct, difference, largest = 0, 0, 0.0, 0.0
+    margins: list[float] = []
+    for rows, right_nl, ours_nl in blocks:
+        differs_n = ours_nl.argmax(axis=1) != right_nl.argmax(axis=1)
+        n_equal += int((~differs_n).sum())
+        margins += margins_of(right_nl)[differs_n].tolist()
+        correct += int((ours_nl.argmax(axis=1) == labels_n[rows]).sum())
+        # Unlike Python's own, this maximum is NaN where one of the two is.
+        difference = float(np.maximum(difference, np.abs(ours_nl - right_nl).max()))
+        largest = max(largest, float(np.abs(right_nl).max()))
+        on_block(rows.stop - rows.start)
+    n_tied = sum(margin <= tolerance * largest for margin in margins)
+    return Proof(len(labels_n), n_equal, n_tied, difference / (largest or 1.0), tolerance, correct)
 
 
 def _tolerance(anatomy: Anatomy) -> float:
