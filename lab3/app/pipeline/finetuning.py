@@ -10,57 +10,36 @@ import numpy as np
 from lab3.analysis.certificate import error_of_each, find_shortage
 from lab3.analysis.tango import exact_level, tango_p
 from lab3.app.pipeline.materials import Materials
-from lab3.base.backend import map_blocks
+from lab3.app.pipeline.training import find_right, fit
 from lab3.base.graph import flatten_model
 from lab3.base.progress import Progress
 from lab3.config import Config
-from lab3.errors import ConfigError, ModelError
+from lab3.errors import ModelError
 from lab3.inputs.checkpoints import Checkpoints
-from lab3.inputs.class_scores import compile_logits, read_class_scores
-from lab3.inputs.training import Augmentation, Epoch, best_epoch, count_batches, train_model
+from lab3.inputs.class_scores import read_class_scores
+from lab3.inputs.training import Epoch, best_epoch
 from lab3.record.compaction import Finetuned
 
 _SHARE_OF_RATE = 0.1
-_BATCH = 250
 
 
 def finetune(model: Any, materials: Materials, config: Config, epochs: int, progress: Progress) -> list[Epoch]:
     """Train `model` in place for `epochs` by the experiment's settings, at a tenth of its learning rate.
 
     Returns the epochs; the weights are those of the best by validation images, which are held out of the training
-    images as in the experiment's own training. Raises `ConfigError` without training images, `ModelError` for a model
-    that ends in one number.
+    images as in the experiment's own training. Raises `ModelError` for a model that ends in one number.
     """
-    if materials.train is None:
-        raise ConfigError("--finetune needs training images, got none; give --train-data")
     if read_class_scores(flatten_model(model)).is_binary:
         raise ModelError("--finetune needs a model that scores each class, got one that gives one number; leave it out")
     for number, layer in enumerate(model.layers):
         # Its seed is otherwise what the process happened to draw when the layer was made.
         if (generator := getattr(layer, "seed_generator", None)) is not None:
             generator.state.assign(np.array([config.seed + number, 0], generator.state.dtype))
-    settings = config.train
-    images_nhwc, labels_n = materials.preprocess(materials.train.images_nhwc), materials.train.labels_n
-    n_batches = count_batches(len(images_nhwc), settings.validation_fraction, settings.batch_size)
-    with (
-        tempfile.TemporaryDirectory() as temporary,
-        progress.bar("fine-tune", epochs * n_batches, "batches") as advance,
-    ):
-        return train_model(
-            model,
-            images_nhwc,
-            labels_n,
-            epochs=epochs,
-            batch_size=settings.batch_size,
-            learning_rate=learning_rate(config),
-            validation_fraction=settings.validation_fraction,
-            patience=None,
-            augmentation=Augmentation(**settings.augment.model_dump()),
-            seed=config.seed,
-            checkpoints=Checkpoints(Path(temporary) / "checkpoints"),
-            on_epoch=lambda epoch: advance(0, f"epoch {epoch.epoch}/{epochs}, {_shown(epoch)}"),
-            on_batch=lambda n_batches: advance(n_batches, ""),
-        )
+    changed = {"epochs": epochs, "learning_rate": learning_rate(config), "patience": None}
+    settings = config.model_copy(update={"train": config.train.model_copy(update=changed)})
+    with tempfile.TemporaryDirectory() as temporary:
+        checkpoints = Checkpoints(Path(temporary) / "checkpoints")
+        return fit(model, materials, settings, progress, "fine-tune", checkpoints)
 
 
 def learning_rate(config: Config) -> float:
@@ -109,13 +88,6 @@ def judge(
     )
 
 
-def find_right(model: Any, materials: Materials) -> np.ndarray:
-    """Which test images `model` gets right, bool `(N,)`."""
-    test, run = materials.test, compile_logits(model)
-    blocks = map_blocks(lambda block: run(materials.preprocess(block)), test.images_nhwc, _BATCH)
-    return np.concatenate([logits_nl.argmax(axis=1) == test.labels_n[rows] for rows, (logits_nl,) in blocks])
-
-
 def _passes(n_lost: int, n_gained: int, n: int, tolerance: float, alpha: float) -> bool:
     if find_shortage(n, tolerance, alpha):
         return False
@@ -129,9 +101,3 @@ def _least_tolerance(passes: Callable[[float], bool]) -> float:
         middle = (low + high) // 2
         low, high = (low, middle) if passes(middle / 1000) else (middle, high)
     return high / 1000
-
-
-def _shown(epoch: Epoch) -> str:
-    if epoch.val_accuracy is None:
-        return f"accuracy {epoch.accuracy:.4f}"
-    return f"validation accuracy {epoch.val_accuracy:.4f}"
