@@ -9,6 +9,7 @@ from PIL import Image
 
 from lab3.analysis.certificate import Evidence, certify
 from lab3.app.cli import main
+from lab3.pruning.budget import FrontierPoint
 from lab3.pruning.engine import SweepPoint
 from lab3.views.figures import (
     about,
@@ -22,9 +23,10 @@ from lab3.views.figures import (
     plot_confusion,
     plot_feature_maps,
     plot_flips,
+    plot_frontier,
     save_figure,
 )
-from tests.conftest import run_lab3
+from tests.conftest import MakeOnce, run_lab3
 from tests.points import make_points
 
 pytestmark = pytest.mark.renders
@@ -185,6 +187,19 @@ def test_the_curve_marks_what_is_certified_and_observed_and_has_a_band_and_chanc
     assert 0.69 < band.min() < points[4].accuracy and points[0].accuracy < band.max() < 0.95
 
 
+@pytest.mark.parametrize(("taken", "marks"), [(30, []), (10, ["the plan that was taken"]), (0, [])])
+def test_the_frontier_marks_the_plan_that_was_taken_beside_the_last_that_is_certified(
+    taken: int, marks: list[str]
+) -> None:
+    plans = [(0, 0.0, 1.0, True), (10, 0.01, 0.8, True), (30, 0.02, 0.6, True), (60, 0.05, 0.4, False)]
+    frontier = [FrontierPoint(number, *plan) for number, plan in enumerate(plans)]
+    (axes,) = plot_frontier(frontier, taken, 0.05, "parameters", "t").axes
+    labels = ["on the images that chose", "budget", "certified on images that chose nothing", *marks]
+    assert legend_of(axes) == labels
+    places = [(0.6, 2.0), (0.8, 1.0)][: 1 + len(marks)]
+    assert [tuple(line.get_xydata()[0]) for line in axes.lines[2:]] == places
+
+
 def test_classes_are_named_by_how_much_they_fell_and_of_many_the_worst() -> None:
     right_kn = np.ones((3, 40), bool)
     labels_n = np.arange(40) % 4
@@ -219,13 +234,20 @@ def test_pictures_of_images_have_one_scale_and_a_size_to_look_at() -> None:
     assert image_pictures(np.ones((1, 2, 2, 4))).shape == (1, 64, 64) and image_pictures(images_nhwc[:0]).shape[0] == 0
 
 
-def test_a_run_draws_its_figures(toy_files: tuple[Path, Path]) -> None:
-    model, data = toy_files
-    run_lab3(
-        "sweep", model, "--data", data, "--set", "data.scale=1", "--set", "sweep.feature_maps_k=[2]", "--run-id", "r"
-    )
+@pytest.fixture(scope="module")
+def drawn(make_once: MakeOnce, toy_folder: Path) -> Path:
+    """A finished sweep with its figures."""
+
+    def make(_folder: Path) -> None:
+        settings = ("--set", "data.scale=1", "--set", "sweep.feature_maps_k=[2]", "--run-id", "drawn")
+        run_lab3("sweep", toy_folder / "toy.h5", "--data", toy_folder / "toy.npz", *settings)
+
+    return make_once("drawn", make, renders=True) / "runs" / "drawn"
+
+
+def test_a_run_draws_its_figures(drawn: Path) -> None:
     figures = {}
-    for path in Path("runs/r/figures").iterdir():
+    for path in (drawn / "figures").iterdir():
         with Image.open(path) as picture:
             figures[path.stem] = picture.size
     maps, ends = ("feature_map_0", "feature_maps", "feature_maps_k2"), ("class_accuracy", "flips", "confusion_k0")
@@ -233,17 +255,16 @@ def test_a_run_draws_its_figures(toy_files: tuple[Path, Path]) -> None:
     assert all(min(size) >= 400 for size in figures.values()), figures
 
 
-def test_figures_are_drawn_again_from_the_folder(toy_files: tuple[Path, Path]) -> None:
-    model, data = toy_files
-    run_lab3("sweep", model, "--data", data, "--set", "data.scale=1", "--run-id", "r")
+def test_figures_are_drawn_again_from_the_folder(drawn: Path) -> None:
+    # The maps of pruned channels are not in the folder.
+    before = {path.stem: path.read_bytes() for path in (drawn / "figures").iterdir() if path.stem != "feature_maps_k2"}
     for kind, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
-        run_lab3("figures", "runs/r", "--format", kind)
-        drawn = {path.stem: path.read_bytes() for path in Path("r-figures").glob(f"*.{kind}")}
-        assert set(drawn) == {path.stem for path in Path("runs/r/figures").iterdir()}
-        assert all(content.startswith(start) for content in drawn.values())
-    for path in Path("runs/r/figures").iterdir():
-        assert path.read_bytes() == Path("r-figures", path.name).read_bytes(), path.name
-    refused = CliRunner().invoke(main, ["figures", "runs/r", "--out", "runs/r/figures"])
+        run_lab3("figures", drawn, "--format", kind)
+        again = {path.stem: path.read_bytes() for path in Path("drawn-figures").glob(f"*.{kind}")}
+        assert set(again) == set(before)
+        assert all(content.startswith(start) for content in again.values())
+        assert kind != "png" or again == before
+    refused = CliRunner().invoke(main, ["figures", str(drawn), "--out", str(drawn / "figures")])
     assert refused.exit_code == 78 and "--out must not lie in the run" in refused.stderr
 
 

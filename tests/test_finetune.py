@@ -198,6 +198,7 @@ def test_the_smallest_network_that_reaches_a_target_is_taken(
     # Later plans are certified too: this one is, as it is part of the frontier.
     assert summary["is_certified"] and rows[plans.index(max(reached))]["is_certified"] == "True"
     assert rows[plans.index(min(missed))]["is_certified"] == "True"
+    assert (run / "report.html").read_text().count("the one that was taken") == 1
     # The network that is written is the one that was tried.
     assert trials[max(reached)] == max(epoch["val_accuracy"] for epoch in tuned["epochs"])
     least = 100 * tuned["least_tolerance"]

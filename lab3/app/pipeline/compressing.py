@@ -62,7 +62,8 @@ def compress_network(work: Work, elapsed: dict[str, float]) -> dict[str, Any]:
     write_atomically(run.plan_csv, tables.plan_csv(measured.facts.names, measured.facts.n_channels, ks))
     write_atomically(run.frontier_csv, tables.frontier_csv(decision.frontier))
     facts = f"{len(choosing):,} images choose, {len(certifying):,} certify"
-    figure = plot_frontier(decision.frontier, settings.budget, settings.cost, f"{run.run_id}: compression", facts)
+    title = f"{run.run_id}: compression"
+    figure = plot_frontier(decision.frontier, sum(ks), settings.budget, settings.cost, title, facts)
     save_figure(figure, run.figures / "frontier.png")
     return _summary(work, measured, decision, compaction)
 

@@ -41,9 +41,9 @@ def redraw(path: Path, out: Path, kind: Kind) -> list[Path]:
     if manifest.kind == "compress":
         settings = run.read_config().compress
         facts = f"{summary['n_choosing']:,} images choose, {summary['n_certifying']:,} certify"
-        frontier = readers.read_frontier(run)
-        name = f"{title}: compression"
-        save_figure(plot_frontier(frontier, settings.budget, settings.cost, name, facts), figure("frontier"))
+        frontier, name = readers.read_frontier(run), f"{title}: compression"
+        n_pruned = sum(int(row["n_pruned"]) for row in readers.read_plan(run))
+        save_figure(plot_frontier(frontier, n_pruned, settings.budget, settings.cost, name, facts), figure("frontier"))
     return sorted(written)
 
 

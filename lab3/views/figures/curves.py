@@ -119,10 +119,13 @@ def plot_comparison(curves: Mapping[str, Sequence[tuple[float, float]]], title: 
     return axes.figure
 
 
-def plot_frontier(frontier: Sequence[FrontierPoint], budget: float, cost: str, title: str, facts: str = "") -> Any:
+def plot_frontier(
+    frontier: Sequence[FrontierPoint], n_pruned: int, budget: float, cost: str, title: str, facts: str = ""
+) -> Any:
     """Accuracy lost on the images that chose against the share of `cost` that is left, plan by plan.
 
-    Returns the matplotlib figure. The last certified plan is marked, and the budget drawn.
+    Returns the matplotlib figure. The budget is drawn, and the last certified plan marked; so is the one that was taken
+    where that is another: it prunes `n_pruned` channels.
     """
     axes = new_axes(8, 5)
     shares, lost = [point.cost_share for point in frontier], [100 * point.lost for point in frontier]
@@ -134,6 +137,10 @@ def plot_frontier(frontier: Sequence[FrontierPoint], budget: float, cost: str, t
             certified[-1].cost_share, 100 * certified[-1].lost, color=ORANGE, marker="D", markersize=9,
             linestyle="none", label="certified on images that chose nothing",
         )  # fmt: skip
+    taken = next((point for point in frontier[1:] if point.n_pruned == n_pruned), None)
+    if taken is not None and taken not in certified[-1:]:
+        place = (taken.cost_share, 100 * taken.lost)
+        axes.plot(*place, color=GREEN, marker="s", markersize=9, linestyle="none", label="the plan that was taken")
     axes.set_xlim(1.02, 0)
     axes.set_xlabel(f"share of {cost} that is left")
     axes.set_ylabel("accuracy lost, points")

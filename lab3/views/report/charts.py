@@ -158,6 +158,6 @@ def _legend(chart: Chart) -> Markup:
 def _key(style: str) -> Markup:
     if style == "band":
         return Markup('<rect class="band" width="26" height="10"/>')
-    if style == "mark":
-        return Markup('<circle class="mark" cx="13" cy="5" r="4.5"/>')
+    if style.startswith("mark"):
+        return Markup('<circle class="{}" cx="13" cy="5" r="4"/>').format(style)
     return Markup('<line class="{}" x1="0" x2="26" y1="5" y2="5"/>').format(style)

@@ -103,6 +103,10 @@ def _frontier_chart(report: Report) -> Markup:
     shares, lost = [each.cost_share for each in frontier], [100 * each.lost for each in frontier]
     last = next((each for each in reversed(frontier) if each.is_certified and each.n_pruned), None)
     marks = [(last.cost_share, 100 * last.lost, "mark", "the last that is certified")] if last else []
+    n_pruned = sum(layer.n_pruned for layer in compression.plan)
+    taken = next((each for each in frontier if each.n_pruned == n_pruned > 0), None)
+    if taken is not None and taken != last:
+        marks.append((taken.cost_share, 100 * taken.lost, "mark taken", "the one that was taken"))
     budget = 100 * compression.budget
     return draw(
         Chart(
