@@ -4,7 +4,6 @@ Two models are evaluated on the same `n` images: b images are right with the fir
 accuracy lost is (b - c) / n; the test asks whether it is truly below a tolerance set beforehand.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 from math import ceil, expm1, floor, log, log1p, log10
 
@@ -70,18 +69,18 @@ def exact_level(n: int, tolerance: float, alpha: float) -> float:
     # In equal steps of arcsin(sqrt(psi)) the spread of m / n is equal, 1 / (2 sqrt(n)).
     first = np.arcsin(np.sqrt(tolerance))
     angles = np.linspace(first, np.pi / 2, int(2 * np.sqrt(n) * (np.pi / 2 - first)) + 2)
-    sizes = _sizes(n, tolerance, alpha, [_weights(n, tolerance, angle) for angle in angles])
+    sizes = _Truths(n, tolerance, angles).sizes(alpha)
     step = angles[1] - angles[0]
     near = np.concatenate([angles[i] + step * np.linspace(-1, 1, 11) for i in np.argsort(-sizes)[:_N_LARGEST]])
     angles = np.unique(np.clip(np.concatenate([angles, near]), first, np.pi / 2))
-    weights = [_weights(n, tolerance, angle) for angle in angles]
+    every = _Truths(n, tolerance, angles)
     level, hardest = alpha, list[int]()
-    while (sizes := _sizes(n, tolerance, level, weights)).max() > alpha:
+    while (sizes := every.sizes(level)).max() > alpha:
         hardest += np.argsort(-sizes)[:_N_LARGEST].tolist()
-        low, high, hard = 0.0, level, [weights[i] for i in set(hardest)]
+        low, high, hard = 0.0, level, _Truths(n, tolerance, angles[sorted(set(hardest))])
         for _ in range(_N_HALVINGS):
             middle = (low + high) / 2
-            is_low = _sizes(n, tolerance, middle, hard).max() <= alpha
+            is_low = hard.sizes(middle).max() <= alpha
             low, high = (middle, high) if is_low else (low, middle)
         level = low
     return level
@@ -144,11 +143,22 @@ def _weights(n: int, tolerance: float, angle: float) -> tuple[np.ndarray, np.nda
     return m, np.exp(log_of), min(1.0, (1 + tolerance / psi) / 2)
 
 
-def _sizes(
-    n: int, tolerance: float, level: float, weights: Sequence[tuple[np.ndarray, np.ndarray, float]]
-) -> np.ndarray:
-    """For each of `weights` the probability that the test at `level` passes a loss of just `tolerance`."""
-    largest = largest_losses(n, tolerance, level)
-    # The distribution function of b at -1 is 0, which bdtr does not know.
-    passing = (np.where(largest[m] < 0, 0.0, bdtr(np.maximum(largest[m], 0), m, p)) for m, _, p in weights)
-    return np.array([w @ each for (_, w, _), each in zip(weights, passing, strict=True)])
+class _Truths:
+    """Some psi = sin(`angles`)^2, each with the probability that the test passes a loss of just `tolerance` there."""
+
+    def __init__(self, n: int, tolerance: float, angles: np.ndarray) -> None:
+        self._n, self._tolerance = n, tolerance
+        self._weights = [_weights(n, tolerance, angle) for angle in angles]
+        self._largest = np.full(n + 1, -2)
+        self._passing = [np.empty(len(m)) for m, _, _ in self._weights]
+
+    def sizes(self, level: float) -> np.ndarray:
+        """The probabilities of the test at `level`; between two levels that are near only few m change."""
+        largest = largest_losses(self._n, self._tolerance, level)
+        has_changed, self._largest = largest != self._largest, largest
+        for (m, _, p), passing in zip(self._weights, self._passing, strict=True):
+            at = has_changed[m]
+            b, m = largest[m[at]], m[at]
+            # The distribution function of b at -1 is 0, which bdtr does not know.
+            passing[at] = np.where(b < 0, 0.0, bdtr(np.maximum(b, 0), m, p))
+        return np.array([w @ passing for (_, w, _), passing in zip(self._weights, self._passing, strict=True)])
