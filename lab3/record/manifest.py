@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,7 @@ _VARIABLES = (
     "TF_ENABLE_ONEDNN_OPTS", "TF_DETERMINISTIC_OPS", "XLA_FLAGS", "LAB3_ALLOW_TF32", "NVIDIA_TF32_OVERRIDE",
 )  # fmt: skip
 _PACKAGES = ("numpy", "wandb", "matplotlib", "pillow", "h5py", "pydantic")
+_version = cache(version)
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ def _computing(lab3_version: str, device: str, versions: Mapping[str, str]) -> d
 
 def current_versions() -> dict[str, str]:
     """Python, Keras with its backend, and the packages that results or files can depend on."""
-    packages = {name: version(name) for name in _PACKAGES}
+    packages = {name: _version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **backend_versions(), **packages}
 
 

@@ -1,12 +1,11 @@
 """The pages of the service and what they ask for."""
 
 import re
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import get_args
 
@@ -61,8 +60,8 @@ class _Service:
 
     def __init__(self, folder: Path) -> None:
         self._watch = Watch(folder)
-        self._pages: OrderedDict[tuple[str, float], bytes] = OrderedDict()
-        self._pages_lock = threading.Lock()
+        # By the time of what a page is made from as well.
+        self._render = lru_cache(maxsize=_MOST_PAGES)(lambda path, _mtime_s: render_report(path)["report.html"])
         self._templates = Environment(
             loader=PackageLoader("lab3.views.dashboard"), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
@@ -104,7 +103,7 @@ class _Service:
         if row.condition != "finished":
             return self._page("live.html", row=row)
         try:
-            content = self._report(name, path)
+            content = self._report(path)
         except Lab3Error as error:
             return self._page("damaged.html", row=row, error=str(error))
         page = content.decode().replace('<p class="kind">', '<p class="kind"><a href="/">all runs</a> · ', 1)
@@ -182,19 +181,10 @@ class _Service:
         path = self._watch.path_of(name)
         return (path, row) if row is not None and path is not None else None
 
-    def _report(self, name: str, path: Path) -> bytes:
+    def _report(self, path: Path) -> bytes:
         """The page, made from the folder: a page that lies in it can be anybody's."""
-        times = [
-            (path / each).stat().st_mtime for each in ("summary.json", "compact/proof.json") if (path / each).exists()
-        ]
-        key = (name, max(times))
-        with self._pages_lock:
-            if key not in self._pages:
-                self._pages[key] = render_report(path)["report.html"]
-                if len(self._pages) > _MOST_PAGES:
-                    self._pages.popitem(last=False)
-            self._pages.move_to_end(key)
-            return self._pages[key]
+        parts = [path / name for name in ("summary.json", "compact/proof.json")]
+        return self._render(path, max(part.stat().st_mtime for part in parts if part.exists()))
 
     def _page(self, name: str, **facts: object) -> Response:
         return HTMLResponse(self._templates.get_template(name).render(**facts))
