@@ -76,6 +76,8 @@ def test_plans_grow_and_cost_less(run: Path) -> None:
     certified = [row["is_certified"] == "True" for row in rows]
     assert certified == sorted(certified, reverse=True) and certified[1]
     assert pruned[sum(certified) - 1] == json.loads((run / "summary.json").read_text())["n_pruned"]
+    page = (run / "report.html").read_text()
+    assert "the last that is certified" in page and "the one that was taken" not in page
 
 
 def as_a_kill_leaves_it(run: Path, n_rows: int) -> None:

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from starlette.testclient import TestClient
 
 from lab3.record.journal import encode_row, read_journal
 from lab3.views.dashboard import make_service
+from lab3.views.report import render_report
 from tests.folders import holding, read_csv, stop, unfinish
 
 Client = Callable[..., TestClient]
@@ -54,6 +57,29 @@ def test_it_lists_shows_and_gives_what_the_folder_holds(toy: Path, client: Clien
     assert web.get("/healthz").text == "ok\n"
     counted = web.get("/metrics").text
     assert 'lab3_runs{state="finished"} 1.0' in counted and 'lab3_runs{state="killed"} 1.0' in counted
+
+
+def test_a_page_is_rendered_once_for_all_who_ask_and_again_when_its_run_has_changed(
+    toy: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[Path] = []
+
+    def record(path: Path) -> dict[str, bytes]:
+        rendered.append(path)
+        return render_report(path)
+
+    monkeypatch.setattr("lab3.views.dashboard.service.render_report", record)
+    web, together = client(), Barrier(4)
+
+    def ask(_number: int) -> int:
+        together.wait()
+        return web.get("/run/toy").status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(4))) == [200] * 4
+    assert rendered == [toy]
+    os.utime(toy / "summary.json", (1, 1))
+    assert web.get("/run/toy").status_code == web.get("/run/toy").status_code == 200 and rendered == [toy, toy]
 
 
 def test_a_compressed_network_and_a_group_have_their_rows_and_page(

@@ -74,7 +74,10 @@ def find_scores_slot(graph: Graph) -> int:
 
 
 class _End(NamedTuple):
-    """The model's output: its size, the function it ends in, and whether that is a part of the last layer."""
+    """The model's output: its size, the function it ends in, and whether that is a part of the last layer.
+
+    `slot`: as in `ClassScores`, and so is `has_probabilities`.
+    """
 
     n_outputs: int
     final: Final

@@ -67,6 +67,19 @@ def frontier_of(plans: Sequence[PlanStep], n_certified: int) -> list[FrontierPoi
     ]
 
 
+def marked(frontier: Sequence[FrontierPoint], n_pruned: int) -> tuple[FrontierPoint | None, FrontierPoint | None]:
+    """What is marked of a frontier: the last plan that is certified, and the one of `n_pruned` channels if another.
+
+    >>> first, second = FrontierPoint(0, 0, 0.0, 1.0, True), FrontierPoint(1, 8, 0.01, 0.7, True)
+    >>> marked([first, second], 8) == (second, None), marked([first, second], 0) == (second, None)
+    (True, True)
+    """
+    plans = [point for point in frontier if point.n_pruned]
+    certified = next((point for point in reversed(plans) if point.is_certified), None)
+    taken = next((point for point in plans if point.n_pruned == n_pruned), None)
+    return certified, None if taken == certified else taken
+
+
 def choose_channels(
     measure: Measure,
     n_channels: Sequence[int],

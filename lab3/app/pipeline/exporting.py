@@ -100,7 +100,7 @@ def _prove(
     session: Session,
     tolerance: float,
 ) -> Proof:
-    """All test images. Raises `ModelError` if a prediction or a score differs."""
+    """Compare both models on all test images. Raises `ModelError` if a prediction or a score differs."""
     graph, test = flatten_model(model), materials.test
     scores = read_class_scores(graph)
 

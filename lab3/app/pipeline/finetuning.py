@@ -62,7 +62,7 @@ def judge(
     images. It has the `n_compared`-th part of the error that the experiment's confidence allows. `obstacle`: why
     nothing can be certified whatever the counts are.
     """
-    unpruned_n, pruned_n, after_n = (find_right(model, materials) for model in models)
+    unpruned_n, pruned_n, after_n = (find_right(model, materials, config) for model in models)
     n_lost, n_gained, n = int((unpruned_n & ~after_n).sum()), int((after_n & ~unpruned_n).sum()), len(after_n)
     alpha = error_of_each(config.sweep.confidence, n_compared)
     reason = obstacle or find_shortage(n, tolerance, alpha)

@@ -42,8 +42,8 @@ def redraw(path: Path, out: Path, kind: Kind) -> list[Path]:
         settings = run.read_config().compress
         facts = f"{summary['n_choosing']:,} images choose, {summary['n_certifying']:,} certify"
         frontier, name = readers.read_frontier(run), f"{title}: compression"
-        n_pruned = sum(int(row["n_pruned"]) for row in readers.read_plan(run))
-        save_figure(plot_frontier(frontier, n_pruned, settings.budget, settings.cost, name, facts), figure("frontier"))
+        drawn = plot_frontier(frontier, summary["n_pruned"], settings.budget, settings.cost, name, facts)
+        save_figure(drawn, figure("frontier"))
     return sorted(written)
 
 

@@ -19,8 +19,6 @@ from lab3.record import readers, tables
 from lab3.record.journal import open_journal
 from lab3.views.figures import plot_learning_curves, save_figure
 
-_BATCH = 250
-
 
 def train_network(work: Work) -> Materials:
     """Train the model, save it in the run; returns the materials with the saved model's path.
@@ -89,17 +87,18 @@ def fit(
         )
 
 
-def find_right(model: Any, materials: Materials) -> np.ndarray:
+def find_right(model: Any, materials: Materials, config: Config) -> np.ndarray:
     """Which test images `model` gets right, bool `(N,)`."""
     test, run = materials.test, compile_logits(model)
-    blocks = map_blocks(lambda block: run(materials.preprocess(block)), test.images_nhwc, _BATCH)
+    batch_size = config.sweep.capture_batch_size
+    blocks = map_blocks(lambda block: run(materials.preprocess(block)), test.images_nhwc, batch_size)
     return np.concatenate([logits_nl.argmax(axis=1) == test.labels_n[rows] for rows, (logits_nl,) in blocks])
 
 
 def summarise_training(work: Work) -> dict[str, Any]:
     """The content of `summary.json` of a run that only trains: the kept epoch and the test accuracy."""
     materials = work.materials
-    correct = int(find_right(materials.model, materials).sum())
+    correct = int(find_right(materials.model, materials, work.config).sum())
     return {
         "model": str(materials.model_path),
         "kept_epoch": best_epoch(readers.read_epochs(work.run)).epoch,

@@ -23,7 +23,7 @@ class Proof:
     """Of `n_images` images `n_equal` are predicted the same by both models.
 
     `n_tied`: others, whose two best scores differ by rounding alone. `largest_difference`: of a score, as a share of
-    the largest. `correct`: images that the model in question gets right. It `holds` where all images are equal or tied
+    the largest. `correct`: images that the tested model gets right. It `holds` where all images are equal or tied
     and scores differ by at most `tolerance`; `n_wrong` are the others.
     """
 
@@ -114,17 +114,19 @@ def compare_scores(
     tolerance: float,
     on_block: Callable[[int], None],
 ) -> Proof:
-    """Blocks of images, each with its rows, the scores `(n, L)` that are right, and those of the model in question."""
+    """Hold scores against those of a reference: each block has its rows, the reference's scores `(n, L)`, and the
+    tested model's.
+    """
     n_equal, correct, difference, largest = 0, 0, 0.0, 0.0
     margins: list[float] = []
-    for rows, right_nl, ours_nl in blocks:
-        differs_n = ours_nl.argmax(axis=1) != right_nl.argmax(axis=1)
+    for rows, reference_nl, tested_nl in blocks:
+        differs_n = tested_nl.argmax(axis=1) != reference_nl.argmax(axis=1)
         n_equal += int((~differs_n).sum())
-        margins += margins_of(right_nl)[differs_n].tolist()
-        correct += int((ours_nl.argmax(axis=1) == labels_n[rows]).sum())
+        margins += margins_of(reference_nl)[differs_n].tolist()
+        correct += int((tested_nl.argmax(axis=1) == labels_n[rows]).sum())
         # Unlike Python's own, this maximum is NaN where one of the two is.
-        difference = float(np.maximum(difference, np.abs(ours_nl - right_nl).max()))
-        largest = max(largest, float(np.abs(right_nl).max()))
+        difference = float(np.maximum(difference, np.abs(tested_nl - reference_nl).max()))
+        largest = max(largest, float(np.abs(reference_nl).max()))
         on_block(rows.stop - rows.start)
     n_tied = sum(margin <= tolerance * largest for margin in margins)
     return Proof(len(labels_n), n_equal, n_tied, difference / (largest or 1.0), tolerance, correct)

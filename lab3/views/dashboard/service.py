@@ -1,6 +1,7 @@
 """The pages of the service and what they ask for."""
 
 import re
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -60,8 +61,9 @@ class _Service:
 
     def __init__(self, folder: Path) -> None:
         self._watch = Watch(folder)
-        # By the time of what a page is made from as well.
+        # The time of change is part of the key, so that a changed run is rendered again.
         self._render = lru_cache(maxsize=_MOST_PAGES)(lambda path, _mtime_s: render_report(path)["report.html"])
+        self._render_lock = threading.Lock()
         self._templates = Environment(
             loader=PackageLoader("lab3.views.dashboard"), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
@@ -184,7 +186,9 @@ class _Service:
     def _report(self, path: Path) -> bytes:
         """The page, made from the folder: a page that lies in it can be anybody's."""
         parts = [path / name for name in ("summary.json", "compact/proof.json")]
-        return self._render(path, max(part.stat().st_mtime for part in parts if part.exists()))
+        changed_s = max(part.stat().st_mtime for part in parts if part.exists())
+        with self._render_lock:  # one page at a time, and none twice
+            return self._render(path, changed_s)
 
     def _page(self, name: str, **facts: object) -> Response:
         return HTMLResponse(self._templates.get_template(name).render(**facts))

@@ -9,7 +9,7 @@ import numpy as np
 from lab3.analysis.band import accuracy_band
 from lab3.analysis.certificate import Certificate, in_points, observe
 from lab3.inputs.training import Epoch, best_epoch
-from lab3.pruning.budget import FrontierPoint
+from lab3.pruning.budget import FrontierPoint, marked
 from lab3.pruning.engine import SweepPoint
 from lab3.views.figures.canvas import (
     BLUE,
@@ -131,14 +131,13 @@ def plot_frontier(
     shares, lost = [point.cost_share for point in frontier], [100 * point.lost for point in frontier]
     axes.plot(shares, lost, color=BLUE, linewidth=1.6, marker="o", markersize=4, label="on the images that chose")
     axes.axhline(100 * budget, color=GREY, linewidth=0.8, linestyle="--", label="budget")
-    certified = [point for point in frontier[1:] if point.is_certified]
-    if certified:
+    certified, taken = marked(frontier, n_pruned)
+    if certified is not None:
         axes.plot(
-            certified[-1].cost_share, 100 * certified[-1].lost, color=ORANGE, marker="D", markersize=9,
+            certified.cost_share, 100 * certified.lost, color=ORANGE, marker="D", markersize=9,
             linestyle="none", label="certified on images that chose nothing",
         )  # fmt: skip
-    taken = next((point for point in frontier[1:] if point.n_pruned == n_pruned), None)
-    if taken is not None and taken not in certified[-1:]:
+    if taken is not None:
         place = (taken.cost_share, 100 * taken.lost)
         axes.plot(*place, color=GREEN, marker="s", markersize=9, linestyle="none", label="the plan that was taken")
     axes.set_xlim(1.02, 0)

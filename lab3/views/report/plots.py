@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from lab3.pruning.budget import marked
 from lab3.views.report.charts import Chart, Line, draw, style_of
 from lab3.views.report.facts import Member, Report, Sweep
 
@@ -101,12 +102,9 @@ def _frontier_chart(report: Report) -> Markup:
     assert compression is not None
     frontier = compression.frontier
     shares, lost = [each.cost_share for each in frontier], [100 * each.lost for each in frontier]
-    last = next((each for each in reversed(frontier) if each.is_certified and each.n_pruned), None)
-    marks = [(last.cost_share, 100 * last.lost, "mark", "the last that is certified")] if last else []
-    n_pruned = sum(layer.n_pruned for layer in compression.plan)
-    taken = next((each for each in frontier if each.n_pruned == n_pruned > 0), None)
-    if taken is not None and taken != last:
-        marks.append((taken.cost_share, 100 * taken.lost, "mark taken", "the one that was taken"))
+    last, taken = marked(frontier, sum(layer.n_pruned for layer in compression.plan))
+    named = ((last, "mark", "the last that is certified"), (taken, "mark taken", "the one that was taken"))
+    marks = [(point.cost_share, 100 * point.lost, style, name) for point, style, name in named if point is not None]
     budget = 100 * compression.budget
     return draw(
         Chart(
