@@ -1,10 +1,9 @@
 """What a worker does: a cell of a grid, or a block of K of one sweep. Models and images stay with its process."""
 
 import sys
-import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -50,7 +49,6 @@ class Outcome:
     state: Literal["finished", "failed", "again"]
     message: str = ""
     exit_code: int = 0
-    seconds: float = 0.0
 
 
 class LogProgress(Progress):
@@ -60,17 +58,13 @@ class LogProgress(Progress):
         self._path = path
 
     def say(self, text: str) -> None:
-        """One line about what happens now."""
-        self.write(text)
-
-    def warn(self, text: str) -> None:
-        """One line about something the user may want to change."""
-        self.write(f"warning: {text}")
-
-    def write(self, text: str) -> None:
-        """Add a line, or several."""
+        """Add a line about what happens now, or several."""
         with self._path.open("a") as file:
             file.write(f"{now()} {text}\n")
+
+    def warn(self, text: str) -> None:
+        """Add a line about something the user may want to change."""
+        self.say(f"warning: {text}")
 
 
 # Of this process: its cells have models and images in common.
@@ -80,10 +74,10 @@ _engines: dict[str, SweepEngine] = {}
 
 def work_cell(task: Task, datasets: Datasets, share_out: ShareOut | None = None) -> Outcome:
     """Start or resume a cell's run; whatever goes wrong is an outcome, and written to its log."""
-    progress, started_s = LogProgress(task.log), time.monotonic()
+    progress = LogProgress(task.log)
     outcome = _attempt(task, datasets, share_out, progress)
-    progress.write(f"{outcome.state}{': ' * bool(outcome.message)}{outcome.message}")
-    return replace(outcome, seconds=round(time.monotonic() - started_s, 1))
+    progress.say(f"{outcome.state}{': ' * bool(outcome.message)}{outcome.message}")
+    return outcome
 
 
 def _attempt(task: Task, datasets: Datasets, share_out: ShareOut | None, progress: LogProgress) -> Outcome:
@@ -102,10 +96,10 @@ def _attempt(task: Task, datasets: Datasets, share_out: ShareOut | None, progres
     except Lab3Error as error:
         return Outcome(task.label, "failed", str(error), error.exit_code)
     except OSError as error:
-        progress.write(traceback.format_exc())
+        progress.say(traceback.format_exc())
         return Outcome(task.label, "again", f"cannot read or write {error.filename}: {error.strerror}", 74)
     except Exception as error:
-        progress.write(traceback.format_exc())
+        progress.say(traceback.format_exc())
         return Outcome(task.label, "failed", f"a bug: {type(error).__name__}: {error}", 1)
     return Outcome(task.label, "finished")
 
