@@ -57,8 +57,10 @@ class Process:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
+        # The server it is forked from waits for it too: it can have ended without this process knowing.
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
