@@ -21,6 +21,9 @@ from lab3.base.devices import prepare_environment, use_gpus
 from lab3.errors import ConfigError
 from lab3.vocabulary import Device
 
+Axes = Mapping[int, Sequence[int]]
+_NO_AXES: Axes = MappingProxyType({})
+
 
 def load_backend(device: Device = "auto") -> str:
     """Import Keras and its backend, set up for `device`; returns the device in use, as `cpu` or `gpu`.
@@ -82,9 +85,7 @@ def backend_versions() -> dict[str, str]:
     return {"keras": keras.__version__, "backend": name, name: importlib.import_module(name).__version__}
 
 
-def compile_function(
-    function: Callable[..., Any], free_axes: Mapping[int, Sequence[int]] = MappingProxyType({})
-) -> Callable[..., list[Any]]:
+def compile_function(function: Callable[..., Any], free_axes: Axes = _NO_AXES) -> Callable[..., list[Any]]:
     """`function` of arrays, which returns a list of tensors, compiled by the backend; call it with either.
 
     It is traced once for each combination of input shapes, so give it blocks of few sizes. `free_axes`: by the number
@@ -92,8 +93,7 @@ def compile_function(
     """
     import keras
 
-    name = keras.backend.backend()
-    return _compile_tensorflow(function, free_axes) if name == "tensorflow" else _COMPILERS[name](function)
+    return _COMPILERS[keras.backend.backend()](function, free_axes)
 
 
 def compile_gradient(function: Callable[..., Any]) -> Callable[..., list[Any]]:
@@ -149,9 +149,7 @@ def fill_pairs(numbers: np.ndarray, size: int) -> np.ndarray:
     return fill_block(numbers, min(size, octave * 3 // 4 if len(numbers) <= octave * 3 // 4 else octave))
 
 
-def _compile_tensorflow(
-    function: Callable[..., Any], free_axes: Mapping[int, Sequence[int]] = MappingProxyType({})
-) -> Callable[..., Any]:
+def _compile_tensorflow(function: Callable[..., Any], free_axes: Axes = _NO_AXES) -> Callable[..., Any]:
     import tensorflow
 
     # TensorFlow counts tracings by the lines of code, and warns of a loop where every layer's function is traced once;
@@ -174,14 +172,14 @@ def _compile_tensorflow(
     return call
 
 
-def _compile_jax(function: Callable[..., Any]) -> Callable[..., Any]:
+def _compile_jax(function: Callable[..., Any], _free_axes: Axes = _NO_AXES) -> Callable[..., Any]:
     import jax
 
     compiled: Callable[..., Any] = jax.jit(function)
     return compiled
 
 
-def _compile_torch(function: Callable[..., Any]) -> Callable[..., Any]:
+def _compile_torch(function: Callable[..., Any], _free_axes: Axes) -> Callable[..., Any]:
     import keras
     import torch
 
@@ -223,7 +221,11 @@ def _gradient_torch(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _GRADIENTS = {"tensorflow": _gradient_tensorflow, "jax": _gradient_jax, "torch": _gradient_torch}
-_COMPILERS = {"jax": _compile_jax, "torch": _compile_torch}
+_COMPILERS: Mapping[str, Callable[[Callable[..., Any], Axes], Callable[..., Any]]] = {
+    "tensorflow": _compile_tensorflow,
+    "jax": _compile_jax,
+    "torch": _compile_torch,
+}
 
 
 @contextmanager

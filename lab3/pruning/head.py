@@ -10,11 +10,11 @@ head(where(S, pruned, own))`. Three forms of it do the same work in different pl
 - `MaskedHead`: as `WholeHead`, where channels are removed at several places behind the layer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from lab3.base.backend import compile_function, compile_gradient
+from lab3.base.backend import Axes, compile_function, compile_gradient
 from lab3.base.graph import Values, run_steps
 from lab3.inputs.class_scores import without_activation
 from lab3.pruning.anatomy import Anatomy
@@ -33,7 +33,7 @@ class HeadForm(Protocol):
     """
 
     shares_change: bool
-    free_axes: Mapping[int, Sequence[int]]
+    free_axes: Axes
 
     def plan(self, pruned_sets: PrunedSets) -> tuple[frozenset[int], Sequence[int]]: ...
 
@@ -96,7 +96,7 @@ class DividedHead:
     """The state is the mixing layer's output, the change that of its input."""
 
     shares_change = False
-    free_axes: Mapping[int, Sequence[int]] = MappingProxyType({0: (0,), 1: (0,), 3: (-1,), -2: (0,), -1: (0, 1)})
+    free_axes: Axes = MappingProxyType({0: (0,), 1: (0,), 3: (-1,), -2: (0,), -1: (0, 1)})
 
     def __init__(self, anatomy: Anatomy) -> None:
         assert anatomy.parts.mixing is not None
@@ -125,7 +125,7 @@ class DividedHead:
 class WholeHead:
     """The state is the features as they are, the change the features in their pruned state."""
 
-    free_axes: Mapping[int, Sequence[int]] = MappingProxyType({0: (0,), 1: (0,), -1: (0,)})
+    free_axes: Axes = MappingProxyType({0: (0,), 1: (0,), -1: (0,)})
 
     def __init__(self, anatomy: Anatomy, *, shares_change: bool) -> None:
         parts, self.shares_change = anatomy.parts, shares_change
