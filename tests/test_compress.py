@@ -80,6 +80,14 @@ def test_plans_grow_and_cost_less(run: Path) -> None:
     assert "the last that is certified" in page and "the one that was taken" not in page
 
 
+@pytest.mark.renders
+def test_the_frontier_is_drawn_again_from_the_folder(run: Path, invoke: Callable[..., Result], tmp_path: Path) -> None:
+    result = invoke("figures", run, "--format", "svg", "--out", tmp_path / "again")
+    assert result.exit_code == 0, result.output
+    (drawn,) = (tmp_path / "again").iterdir()
+    assert drawn.name == "frontier.svg" and drawn.read_text().startswith("<?xml")
+
+
 def as_a_kill_leaves_it(run: Path, n_rows: int) -> None:
     """With `n_rows` measurements and half of the next."""
     lines = (run / "measured.jsonl").read_bytes().splitlines(keepends=True)
